@@ -1,0 +1,138 @@
+"""Encoded images → RGB tensors, and the random crops, flips, tilts and colour changes of training.
+
+`decode` and `fit` run once an image; the augmentations run on whole batches, on the device that holds them.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+LUMA = (0.299, 0.587, 0.114)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode (palette, grey, 16-bit, CMYK, RGBA; the first frame of an animation) as RGB, transparency on white."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        image = Image.fromarray((np.asarray(image, dtype=np.float32) / 257).clip(0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        page = Image.new("RGBA", image.size, "white")
+        page.alpha_composite(image)
+        image = page
+    return image.convert("RGB")
+
+
+def decode(encoded: bytes) -> Image.Image:
+    """JPEG, PNG or WebP bytes to an RGB image. Raises ValueError if they are not an image."""
+    try:
+        return to_rgb(Image.open(io.BytesIO(encoded)))
+    except Exception as error:  # Pillow raises a dozen kinds, SyntaxError among them
+        raise ValueError(f"unreadable image of {len(encoded)} bytes ({type(error).__name__}: {error})") from error
+
+
+def squash(image: Image.Image, size: int) -> torch.Tensor:
+    """The whole image as a square, aspect not kept: uint8 [3, size, size]."""
+    pixels = np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+
+
+def centre_crop(image: Image.Image, size: int, short_side: int | None = None) -> torch.Tensor:
+    """Evaluation: short side to `short_side` (default: size * 232 / 224, the reference's), centre crop: uint8 [3, size, size]."""
+    short_side = short_side or round(size * 232 / 224)
+    width, height = image.size
+    scale = short_side / min(width, height)
+    width, height = max(size, round(width * scale)), max(size, round(height * scale))
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    return squash(image.crop((left, top, left + size, top + size)), size)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How a training view is drawn. The defaults are the paper's: random resized crop and horizontal flip.
+
+    crop_scale: share of the image's area in the view; above 1 shows a border around it. crop_ratio: width / height of the
+    crop. flip: probability. rotate: degrees either way. shear: either way. colour: 0 (none) to 1; strength of random
+    brightness, contrast, saturation and hue.
+    """
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    rotate: float = 0.0
+    shear: float = 0.0
+    colour: float = 0.0
+
+
+AUGMENTATIONS = {
+    "paper": Augmentation(),
+    "drawings": Augmentation(crop_scale=(0.5, 1.4), crop_ratio=(0.8, 1.25), rotate=15, shear=0.15, colour=0.5),
+    "none": Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0),
+}
+
+
+def augment(
+    images: torch.Tensor, aspects: torch.Tensor, size: int, how: Augmentation, generator: torch.Generator
+) -> torch.Tensor:
+    """A random view of each image: uint8 [B, 3, S, S] squashed squares -> float32 [B, 3, size, size] in 0..1.
+
+    aspects: float [B], width / height of the images before they were squashed, so that crops keep the true shape.
+    generator: on the CPU; the same state gives the same views.
+    """
+    theta = _random_affine(len(images), aspects, how, generator).to(images.device)
+    grid = F.affine_grid(theta, (len(images), 3, size, size), align_corners=False)
+    views = F.grid_sample(images.float().div_(255), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    if how.colour:
+        matrix, shift = _random_colour(len(images), how.colour, generator)
+        views = colour_transform(views, matrix.to(views.device), shift.to(views.device))
+    return views
+
+
+def _random_affine(count: int, aspects: torch.Tensor, how: Augmentation, generator: torch.Generator) -> torch.Tensor:
+    """Where in the image each pixel of the view looks: float32 [count, 2, 3] for affine_grid."""
+
+    def uniform(low, high):
+        return torch.empty(count).uniform_(low, high, generator=generator)
+
+    area, ratio = uniform(*how.crop_scale), torch.exp(uniform(*(math.log(r) for r in how.crop_ratio)))
+    width = (area * ratio / aspects.cpu()).sqrt()  # of the squashed square, whose sides are 1
+    height = (area / ratio * aspects.cpu()).sqrt()
+    over = torch.maximum(width, height).clamp(min=1.0) / max(1.0, math.sqrt(how.crop_scale[1]))
+    over = over.clamp(min=1.0)  # a crop taller or wider than allowed is shrunk
+    width, height = width / over, height / over
+    flip = torch.where(uniform(0, 1) < how.flip, -1.0, 1.0)
+    angle, shear = uniform(-how.rotate, how.rotate).deg2rad(), uniform(-how.shear, how.shear)
+    x, y = ((1 - side).abs() * uniform(-1, 1) for side in (width, height))
+    cos, sin = angle.cos(), angle.sin()
+    rows = [width * cos * flip, width * (shear * cos - sin), x, height * sin * flip, height * (cos + shear * sin), y]
+    return torch.stack(rows, dim=1).reshape(count, 2, 3)
+
+
+def _random_colour(count: int, strength: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Saturation, hue, brightness and contrast as one linear map: float32 [count, 3, 3] and [count]."""
+
+    def around_one(width):
+        return torch.empty(count, 1, 1).uniform_(1 - width, 1 + width, generator=generator)
+
+    grey = torch.tensor(LUMA).expand(3, 3)
+    saturation = around_one(0.8 * strength)
+    mix = saturation * torch.eye(3) + (1 - saturation) * grey
+    angle = (around_one(0.25 * strength) - 1) * math.pi  # about the grey axis
+    k = torch.full((3,), 1 / math.sqrt(3))
+    cross = torch.tensor([[0, -k[2], k[1]], [k[2], 0, -k[0]], [-k[1], k[0], 0]])
+    hue = angle.cos() * torch.eye(3) + angle.sin() * cross + (1 - angle.cos()) * torch.outer(k, k)
+    contrast = around_one(0.8 * strength)
+    return mix @ hue * contrast * around_one(0.5 * strength), (1 - contrast).flatten() * 0.5
+
+
+def colour_transform(images: torch.Tensor, matrix: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """Apply a linear map of the colours, clipped to 0..1: images [B, 3, H, W], matrix [B, 3, 3], shift [B]."""
+    flat = torch.baddbmm(shift[:, None, None].expand(-1, 3, 1), matrix, images.flatten(2))
+    return flat.clamp_(0, 1).reshape(images.shape)

@@ -1,0 +1,18 @@
+"""Captions → nouns → synsets → vocabulary → label matches. Imports no torch."""
+
+from .label_sets import LabelSet
+from .labeler import CaptionLabeler, count_synsets, name_to_wnids
+from .matching import match_labels, path_similarity
+from .vocabulary import Vocabulary
+from .wordnet import load_nouns
+
+__all__ = [
+    "CaptionLabeler",
+    "LabelSet",
+    "Vocabulary",
+    "count_synsets",
+    "load_nouns",
+    "match_labels",
+    "name_to_wnids",
+    "path_similarity",
+]

@@ -1,0 +1,114 @@
+"""The labels of a downstream task and their synsets: ImageNet-1k, or any list of names or WNIDs.
+
+Reads timm's own ImageNet tables (by path, so that torch is not imported), a text or CSV file, a folder of class folders, or
+a list; gives each label its synsets. Names that mean several synsets get several; names that WordNet does not know get none.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .labeler import name_to_wnids
+from .wordnet import load_nouns
+
+TIMM_TABLES = {"imagenet-1k": "imagenet_synsets.txt", "imagenet-12k": "imagenet12k_synsets.txt",
+               "imagenet-21k": "imagenet22k_synsets.txt"}  # fmt: skip
+LABEL_COLUMNS = ("label", "name", "class", "wnid")
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Labels of a task, in the order of their class indices, each with its synsets (none if WordNet has no such noun)."""
+
+    title: str
+    names: tuple[str, ...]
+    wnids: tuple[tuple[str, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def unknown(self) -> list[str]:
+        """Labels without a synset."""
+        return [name for name, wnids in zip(self.names, self.wnids, strict=True) if not wnids]
+
+    @classmethod
+    def load(cls, source: str | os.PathLike | Sequence[str], *, allow_unknown: bool = True) -> LabelSet:
+        """A label set by address.
+
+        source: "imagenet-1k", "imagenet-12k", "imagenet-21k"; a .txt with a label a line; a .csv with a column label, name,
+        class or wnid (and, optionally, wnids: several joined by spaces, for names that should mean something else than
+        WordNet's first sense); a folder whose sub-folders are the classes; or a list of names or WNIDs.
+        allow_unknown: whether names that WordNet does not know are kept (with no synset) or refused.
+        Raises FileNotFoundError or ValueError with advice.
+        """
+        if not isinstance(source, (str, os.PathLike)):
+            return cls.from_names(list(source), allow_unknown=allow_unknown)
+        if source in TIMM_TABLES:
+            wnids = _timm_table(TIMM_TABLES[source])
+            nouns = load_nouns()
+            return cls(str(source), tuple(nouns.name(w) if w in nouns.row else w for w in wnids), tuple((w,) for w in wnids))
+        path = Path(source)
+        if path.is_dir():
+            names, given = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")), None
+        elif not path.is_file():
+            raise FileNotFoundError(f"label set {str(source)!r} is neither a file, a folder nor one of {', '.join(TIMM_TABLES)}")
+        elif path.suffix == ".csv":
+            names, given = _read_csv(path)
+        else:
+            names, given = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()], None
+        return cls.from_names(names, wnids=given, title=path.stem, allow_unknown=allow_unknown)
+
+    @classmethod
+    def from_names(
+        cls,
+        names: Sequence[str],
+        *,
+        wnids: Sequence[Sequence[str]] | None = None,
+        title: str = "labels",
+        allow_unknown: bool = True,
+    ) -> LabelSet:
+        """Labels by name; `wnids` overrides what a name means, where it is not empty. Raises ValueError as `load` does."""
+        if not names:
+            raise ValueError(f"{title}: no labels: give one a line, a CSV column, class folders or a list")
+        repeated = sorted({n for n in names if list(names).count(n) > 1}) if len(set(names)) < len(names) else []
+        if repeated:
+            raise ValueError(f"{title}: label(s) given twice: {_some(repeated)}: keep each once")
+        given = wnids or [()] * len(names)
+        found = tuple(tuple(w) or tuple(name_to_wnids(n)) for n, w in zip(names, given, strict=True))
+        result = cls(title, tuple(names), found)
+        if result.unknown and (not allow_unknown or len(result.unknown) == len(names)):
+            raise ValueError(
+                f"{title}: WordNet has no noun for {len(result.unknown)} of {len(names)} labels ({_some(result.unknown)}): "
+                "rename them, or say what they mean in a CSV with columns label,wnids"
+                + ("" if allow_unknown else ", or set allow_unknown to keep them without a synset")
+            )
+        return result
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f", … {len(names) - most} more" if len(names) > most else "")
+
+
+def _timm_table(name: str) -> list[str]:
+    try:
+        path = Path(str(importlib.metadata.distribution("timm").locate_file(f"timm/data/_info/{name}")))
+    except importlib.metadata.PackageNotFoundError:
+        raise ModuleNotFoundError(
+            "ImageNet's class tables come with timm: run `pip install timm` (`pip install --no-deps timm` brings no torch)"
+        ) from None
+    return path.read_text(encoding="utf-8").split()
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    column = next((c for c in LABEL_COLUMNS if rows and c in rows[0]), None)
+    if column is None:
+        raise ValueError(f"{path}: a CSV of labels needs one of the columns {', '.join(LABEL_COLUMNS)}")
+    return [row[column].strip() for row in rows], [(row.get("wnids") or "").split() for row in rows]

@@ -1,0 +1,89 @@
+"""Labels of a task against a pre-training vocabulary, by identity and by WordNet path similarity (paper figures 2b, 2c).
+
+Path similarity is 1 / (1 + least number of hypernym steps between two synsets); 1.0 is the same synset, 0.5 a parent or child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from .label_sets import LabelSet
+from .vocabulary import Vocabulary
+from .wordnet import load_nouns
+
+UNREACHABLE = 60  # more steps than any two nouns of WordNet are apart
+
+
+@cache
+def _ancestors(row: int) -> dict[int, int]:
+    """Every hypernym of a synset, itself included, with its least number of steps."""
+    found = {row: 0}
+    for parent in load_nouns().hypernyms[row]:
+        for ancestor, steps in _ancestors(parent).items():
+            if steps + 1 < found.get(ancestor, UNREACHABLE):
+                found[ancestor] = steps + 1
+    return found
+
+
+def path_distances(wnids: Sequence[str], others: Sequence[str]) -> np.ndarray:
+    """Least number of hypernym steps through a common ancestor, for every pair: uint8 [len(wnids), len(others)].
+
+    Raises KeyError for a WNID that is no noun of WordNet 3.0.
+    """
+    nouns = load_nouns()
+    below: dict[int, list[tuple[int, int]]] = {}
+    for column, wnid in enumerate(others):
+        for ancestor, steps in _ancestors(nouns.row_of(wnid)).items():
+            below.setdefault(ancestor, []).append((column, steps))
+    columns = {a: np.array(pairs, dtype=np.int64).T for a, pairs in below.items()}
+    distances = np.full((len(wnids), len(others)), UNREACHABLE, dtype=np.uint8)
+    for row, wnid in enumerate(wnids):
+        line = distances[row]
+        for ancestor, steps in _ancestors(nouns.row_of(wnid)).items():
+            if ancestor in columns:
+                where, more = columns[ancestor]
+                line[where] = np.minimum(line[where], more + steps)
+    return distances
+
+
+def path_similarity(wnids: Sequence[str], others: Sequence[str]) -> np.ndarray:
+    """NLTK's `path_similarity` for every pair: float32 [len(wnids), len(others)]."""
+    distances = path_distances(wnids, others)
+    return np.where(distances < UNREACHABLE, 1.0 / (1.0 + distances), 0.0).astype(np.float32)
+
+
+def match_labels(label_set: LabelSet, vocabulary: Vocabulary, min_similarity: float = 1.0) -> pd.DataFrame:
+    """Which vocabulary synsets each label may borrow from; a row a label, in the label set's order.
+
+    Columns: label, wnids; exact (its own synsets that are in the vocabulary); similarity (of the nearest synset, 0..1);
+    nearest (that synset); matches (synsets with similarity >= min_similarity, the nearest first); count (captions behind
+    all matches, added up).
+    Raises ValueError if min_similarity is not in (0, 1].
+    """
+    if not 0 < min_similarity <= 1:
+        raise ValueError(f"min_similarity={min_similarity} must be above 0 and at most 1 (1: the same synset)")
+    known = [w for wnids in label_set.wnids for w in wnids if w in load_nouns().row]
+    similarity = dict(zip(known, path_similarity(known, vocabulary.wnids), strict=True))
+    rows = []
+    for name, wnids in zip(label_set.names, label_set.wnids, strict=True):
+        # A label of several parts is as near to a synset as the nearest of its parts.
+        parts = [similarity[w] for w in wnids if w in similarity]
+        nearness = np.max(parts, axis=0) if parts else np.zeros(len(vocabulary), dtype=np.float32)
+        order = np.lexsort((np.arange(len(nearness)), -nearness))
+        matched = order[nearness[order] >= min_similarity]
+        rows.append(
+            {
+                "label": name,
+                "wnids": list(wnids),
+                "exact": [w for w in wnids if w in vocabulary],
+                "similarity": float(nearness[order[0]]),
+                "nearest": vocabulary.wnids[order[0]] if parts else None,
+                "matches": [vocabulary.wnids[i] for i in matched],
+                "count": int(vocabulary.counts[matched].sum()),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,112 @@
+"""Vision transformers by name, on timm's VisionTransformer: the paper's B, L and H, smaller ones, and the demo's.
+
+`create_vit("vit_b16", num_classes=24320)` gives an nn.Module: float images [B, 3, H, W] in 0..1 -> logits [B, num_classes].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+
+@dataclass(frozen=True)
+class VitShape:
+    """Width, depth, heads of a ViT and how it cuts an image into tokens."""
+
+    width: int
+    depth: int
+    heads: int
+    patch: int = 16
+    stem: str = "reference"  # see `ConvStem`
+    pooling: str = "token"  # "token": a CLS token without position; "avg": mean of the patch tokens
+
+
+MODELS = {
+    "vit_nano8": VitShape(192, 4, 3, patch=8, stem="overlapping", pooling="avg"),  # the demo's: learns on two CPU cores
+    "vit_ti16": VitShape(192, 12, 3),
+    "vit_s16": VitShape(384, 12, 6),
+    "vit_b16": VitShape(768, 12, 12),
+    "vit_l16": VitShape(1024, 24, 16),
+    "vit_h16": VitShape(1280, 32, 20),
+}
+
+
+class ConvStem(nn.Module):
+    """Three convolutions from pixels to tokens: [B, 3, H, W] -> [B, H/patch * W/patch, width].
+
+    kind "reference": the reference code's 4x4, 2x2, 2x2 without overlap, stride 4 * 2 * 2 (reference padding of 1 included).
+    kind "overlapping": 3x3 with stride 2 each, for patch 8.
+    """
+
+    LAYERS = {  # kind -> (kernel, stride, padding) of each convolution
+        "reference": ((4, 4, 1), (2, 2, 0), (2, 2, 0)),
+        "overlapping": ((3, 2, 1), (3, 2, 1), (3, 2, 1)),
+    }
+
+    def __init__(self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, kind: str, **_):
+        super().__init__()
+        layers = self.LAYERS[kind]
+        stride = layers[0][1] * layers[1][1] * layers[2][1]
+        if stride != patch_size or img_size % patch_size:
+            raise ValueError(f"image size {img_size}, patch {patch_size}: stem {kind!r} needs a multiple of its stride, {stride}")
+        self.patch_size = (patch_size, patch_size)
+        self.grid_size = (img_size // patch_size,) * 2
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
+        narrow = max(32, embed_dim // 4)
+        # As in the reference for its own stem; the overlapping one widens step by step.
+        channels = (in_chans, narrow, narrow if kind == "reference" else 2 * narrow, embed_dim)
+        for i, (kernel, step, padding) in enumerate(layers, start=1):
+            last = i == len(layers)
+            setattr(self, f"conv{i}", nn.Conv2d(channels[i - 1], channels[i], kernel, step, padding, bias=last))
+            if not last:
+                setattr(self, f"bn{i}", nn.BatchNorm2d(channels[i]))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.gelu(self.bn1(self.conv1(images)))
+        x = nn.functional.gelu(self.bn2(self.conv2(x)))
+        return self.conv3(x).flatten(2).transpose(1, 2)
+
+
+def create_vit(
+    name: str,
+    num_classes: int,
+    image_size: int = 224,
+    *,
+    drop_path: float = 0.0,
+) -> VisionTransformer:
+    """A ViT by name (a key of `MODELS`), randomly initialised as in the reference (truncated normal, std 0.02).
+
+    forward: float [B, 3, image_size, image_size] in 0..1, no mean or std taken off -> logits float [B, num_classes].
+    `forward_features` and `forward_head(x, pre_logits=True)` are timm's. Raises ValueError for an unknown name or a size that
+    the patch does not divide.
+    """
+    if name not in MODELS:
+        raise ValueError(f"model={name!r} is unknown: choose one of {', '.join(MODELS)}")
+    shape = MODELS[name]
+    if image_size % shape.patch:
+        raise ValueError(f"image_size={image_size} is no multiple of {name}'s patch, {shape.patch}")
+    model = VisionTransformer(
+        img_size=image_size,
+        patch_size=shape.patch,
+        embed_dim=shape.width,
+        depth=shape.depth,
+        num_heads=shape.heads,
+        num_classes=num_classes,
+        class_token=shape.pooling == "token",
+        no_embed_class=True,
+        global_pool=shape.pooling,
+        fc_norm=False,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        embed_layer=partial(ConvStem, kind=shape.stem),
+        drop_path_rate=drop_path,
+    )
+    nn.init.trunc_normal_(model.head.weight, std=0.02)
+    nn.init.zeros_(model.head.bias)
+    return model

@@ -1,0 +1,166 @@
+"""The training loop (paper section 3.2): batches of a corpus → a trained ViT, with checkpoints and a log on the way.
+
+One function, one step inside it. State that a resumed run needs: weights, optimiser, EMA, step; the order of the samples
+and all randomness are functions of (seed, step).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..data.corpus import Batch, Corpus
+from .checkpoints import load_latest, save_checkpoint
+from .losses import bce
+from .optimiser import Ema, create_adamw, learning_rate
+from .recipes import Recipe
+
+logger = logging.getLogger(__name__)
+
+
+def choose_device(device: str | None = None) -> torch.device:
+    """The named device, or the best one there is."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def choose_precision(device: torch.device, precision: str = "auto") -> torch.dtype:
+    """The dtype in which the model computes: bf16 where the device has it ("auto", "bf16"), else fp32 ("fp32").
+
+    On CPUs "auto" takes bf16 if there are AMX tiles, which more than halve the time of a step. Raises ValueError otherwise.
+    """
+    if precision not in ("auto", "bf16", "fp32"):
+        raise ValueError(f"precision={precision!r} is unknown: choose auto, bf16 or fp32")
+    on_gpu = device.type == "cuda"
+    has_bf16 = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and has_bf16) else torch.float32
+
+
+def prefer_plain_attention(model: nn.Module) -> None:
+    """Have a timm ViT compute attention by matrix products: PyTorch's fused one is ten times slower in bf16 on a CPU."""
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+
+
+def train_step(
+    model: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch, lr: float, clip: float, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forward, backward, clip, update. Returns the loss and the gradient norm before clipping (scalars on the device)."""
+    with torch.autocast(batch.images.device.type, dtype, enabled=dtype != torch.float32):
+        logits = model(batch.images)
+    loss = bce(logits, batch.indices, batch.rows)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return loss.detach(), norm
+
+
+def train(
+    model: nn.Module,
+    corpus: Corpus,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    device: torch.device,
+    precision: str = "auto",
+    checkpoint_every: int = 1000,
+    log_every: int = 20,
+    on_log: Callable[[dict], None] = lambda entry: None,
+) -> dict[str, torch.Tensor]:
+    """Train `model` in place up to `recipe.max_steps`, resuming from `folder/checkpoints` if there is a checkpoint.
+
+    Writes `folder/log.jsonl`, a line every `log_every` steps, which `on_log` gets too: step, loss (mean since the last
+    line), lr, grad_norm, images_per_second, data_wait (share of the time spent waiting for batches), eta_seconds.
+    Returns the state dict of the EMA. Raises FloatingPointError at the first line whose loss is not finite; the checkpoint
+    before it stays.
+    """
+    dtype = choose_precision(device, precision)
+    if device.type == "cpu" and dtype == torch.bfloat16:
+        prefer_plain_attention(model)
+    model.to(device).train()
+    optimiser = create_adamw(model, recipe.weight_decay)
+    ema = Ema(model, recipe.ema_momentum)
+    start = _resume(folder, model, optimiser, ema, recipe)
+    log = _open_log(folder / "log.jsonl", start)
+    losses, waited, since = [], 0.0, time.perf_counter()
+    batches = iter(corpus.batches(start, recipe.max_steps, recipe.batch_size))
+    with log:
+        for step in range(start, recipe.max_steps):
+            before = time.perf_counter()
+            batch = next(batches).to(device)
+            waited += time.perf_counter() - before
+            lr = learning_rate(
+                step, max_steps=recipe.max_steps, warmup_steps=recipe.warmup_steps, lr=recipe.lr, min_lr=recipe.min_lr
+            )
+            loss, norm = train_step(model, optimiser, batch, lr, recipe.clip, dtype)
+            ema.update(model, step)
+            losses.append(loss)
+
+            done = step + 1
+            if done % log_every == 0 or done == recipe.max_steps:
+                mean_loss, norm = torch.stack(losses).mean().item(), norm.item()
+                seconds = time.perf_counter() - since
+                entry = {
+                    "step": done,
+                    "loss": mean_loss,
+                    "lr": lr,
+                    "grad_norm": norm,
+                    "images_per_second": len(losses) * recipe.batch_size / seconds,
+                    "data_wait": waited / seconds,
+                    "eta_seconds": (recipe.max_steps - done) * seconds / len(losses),
+                }
+                if not math.isfinite(mean_loss):
+                    raise FloatingPointError(
+                        f"the loss became {mean_loss} at step {done}: lower lr ({recipe.lr}); the last checkpoint is intact"
+                    )
+                log.write(json.dumps(entry) + "\n")
+                log.flush()
+                on_log(entry)
+                losses, waited, since = [], 0.0, time.perf_counter()
+            if done % checkpoint_every == 0 or done == recipe.max_steps:
+                state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "ema": ema.state}
+                save_checkpoint(folder / "checkpoints", done, {**state, "recipe": recipe.as_dict()})
+    return ema.state
+
+
+def _resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, recipe: Recipe) -> int:
+    """Load the newest checkpoint, if there is one, into all three; returns the number of steps done."""
+    state = load_latest(folder / "checkpoints")
+    if state is None:
+        return 0
+    changed = {k: (v, recipe.as_dict()[k]) for k, v in state["recipe"].items() if recipe.as_dict().get(k) != v}
+    if changed:
+        told = ", ".join(f"{k} was {old}, is {new}" for k, (old, new) in changed.items())
+        raise ValueError(f"{folder} holds a run with another recipe ({told}): choose another `run`, or delete the folder")
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    for name, value in state["ema"].items():
+        ema.state[name].copy_(value)
+    logger.info("resuming after step %d of %d", state["step"], recipe.max_steps)
+    return state["step"]
+
+
+def _open_log(path: Path, start: int):
+    """The log to append to, cut back to the checkpoint that training resumes from."""
+    kept = []
+    if start and path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:  # the line that a killed run was writing
+                break
+            if entry["step"] <= start:
+                kept.append(line + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(kept))
+    return open(path, "a")
