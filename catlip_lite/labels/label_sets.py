@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,13 +52,14 @@ class LabelSet:
             return cls.from_names(list(source), allow_unknown=allow_unknown)
         if source in TIMM_TABLES:
             wnids = _timm_table(TIMM_TABLES[source])
-            nouns = load_nouns()
-            return cls(str(source), tuple(nouns.name(w) if w in nouns.row else w for w in wnids), tuple((w,) for w in wnids))
+            return cls(str(source), tuple(_distinct_names(wnids)), tuple((w,) for w in wnids))
         path = Path(source)
         if path.is_dir():
             names, given = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")), None
         elif not path.is_file():
-            raise FileNotFoundError(f"label set {str(source)!r} is neither a file, a folder nor one of {', '.join(TIMM_TABLES)}")
+            raise FileNotFoundError(
+                f"label set {str(source)!r} is neither a file, a folder nor one of {', '.join(TIMM_TABLES)}"
+            )
         elif path.suffix == ".csv":
             names, given = _read_csv(path)
         else:
@@ -93,6 +95,14 @@ class LabelSet:
 
 def _some(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f", … {len(names) - most} more" if len(names) > most else "")
+
+
+def _distinct_names(wnids: Sequence[str]) -> list[str]:
+    """Names of synsets; those that share one (ImageNet-1k has two cranes) with their WNID: 'crane (n02012849)'."""
+    nouns = load_nouns()
+    names = [nouns.name(w) if w in nouns.row else w for w in wnids]
+    times = Counter(names)
+    return [name if times[name] == 1 else f"{name} ({wnid})" for name, wnid in zip(names, wnids, strict=True)]
 
 
 def _timm_table(name: str) -> list[str]:

@@ -16,7 +16,7 @@ import ftfy
 from nltk.tokenize import NLTKWordTokenizer
 
 from .tagging import COMMON_NOUN_TAGS, NOUN_TAGS, load_tagger
-from .wordnet import load_nouns
+from .wordnet import LEXICOGRAPHER_FILES, load_nouns
 
 MODES = ("corenet", "pos", "compound")
 
@@ -203,9 +203,9 @@ def _compound_index() -> tuple[dict[str, str], dict[str, int]]:
 def _compound_key(key: str) -> str | None:
     """WNID of a compound whose last word may be a plural."""
     first_sense, _ = _compound_index()
-    if key in first_sense:
-        return first_sense[key]
     nouns = load_nouns()
+    if key in first_sense:
+        return _singular_sense(key) or first_sense[key]
     *front, last = key.split("_")
     for form in (key, last):
         for base in nouns.morphy(form):
@@ -214,6 +214,20 @@ def _compound_key(key: str) -> str | None:
             if wnid is not None:
                 return wnid
     return None
+
+
+def _singular_sense(plural: str) -> str | None:
+    """First sense of the singular, where a plural with an entry of its own ("eyes": opinion, "men": work force) is rarer.
+
+    Plurals that name a thing or a dish ("glasses", "scissors", "fries") keep their own.
+    """
+    nouns = load_nouns()
+    own = nouns.senses.get(plural)
+    if not own or LEXICOGRAPHER_FILES[nouns.lexicographer[own[0]]] in ("artifact", "food"):
+        return None
+    uses = {form: nouns.uses.get(form, (0, 0, 0))[0] for form in nouns.morphy(plural)}
+    most = max(uses, key=uses.__getitem__)
+    return nouns.wnids[nouns.senses[most][0]] if most != plural and uses[most] > uses.get(plural, 0) else None
 
 
 def _compounds(text: str) -> list[tuple[str, str]]:

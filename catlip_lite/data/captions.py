@@ -1,0 +1,166 @@
+"""Captions by address, without their images: what labels are made from (step one of the paper's path).
+
+Reads a parquet file, a folder or glob of parquets, a CSV or TSV, a text file with a caption a line, or the captions of
+WebDataset shards; gives a list of strings, and a fingerprint of them for provenance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from glob import glob
+from pathlib import Path
+
+import pandas as pd
+
+from .shards import Sample, find_shards, read_caption, read_shard, scan_shard
+
+logger = logging.getLogger(__name__)
+
+TABLE_SUFFIXES = (".parquet", ".csv", ".tsv")
+DEFAULT_COLUMN = "caption"
+
+
+def read_captions(
+    address: str | Path | Sequence[str],
+    column: str = DEFAULT_COLUMN,
+    progress: Callable[[Sequence], Iterable] = lambda paths: paths,
+) -> list[str | None]:
+    """All captions behind an address, in order; None where a row or sample has none (empty text is none, too).
+
+    address: a .parquet, a folder or glob of them, a .csv or .tsv with a header, a .txt with a caption a line, or shards as
+    `find_shards` knows them ("demo/pretrain", a folder of tars, a glob, a brace pattern, a list of addresses). A folder that
+    holds both tars and parquets is read as shards.
+    column: where tables keep their captions; shards keep them in each sample's .txt (or its .json, under "caption").
+    progress: wraps the list of files while they are read.
+    Raises FileNotFoundError or ValueError, each with advice: files and columns are looked at before any caption is read.
+    """
+    files = find_caption_files(address)
+    if not files:
+        raise FileNotFoundError(f"captions={address!r} names no file")
+    if column != DEFAULT_COLUMN and files[0].suffix not in TABLE_SUFFIXES:
+        raise ValueError(f"column={column!r}: only tables have columns, {address} is {files[0].suffix}: use {DEFAULT_COLUMN!r}")
+    columns = [_check_column(path, column) for path in files if path.suffix in TABLE_SUFFIXES]
+    captions = [clean for path in progress(files) for clean in map(_none_if_empty, _read_file(path, column))]
+    if not any(captions):
+        others = ", ".join(c for c in (columns[0] if columns else []) if c != column)
+        advice = f"choose another column ({others})" if others else "captions are needed to make labels"
+        where = f"column {column!r}" if columns else "the captions"
+        raise ValueError(f"{address}: {where} of all {len(captions):,} rows is empty: {advice}")
+    return captions
+
+
+def find_caption_files(address: str | Path | Sequence[str]) -> list[Path]:
+    """The files behind an address of captions, sorted. Raises FileNotFoundError, naming what an address may be."""
+    if not isinstance(address, (str, Path)):
+        return [path for part in address for path in find_caption_files(part)]
+    text = str(address)
+    if Path(text).is_dir():
+        tables = sorted(Path(text).glob("*.parquet"))
+        if tables and not any(Path(text).glob("*.tar")):
+            return tables
+    elif Path(text).is_file() and not text.endswith(".tar"):
+        if Path(text).suffix not in (*TABLE_SUFFIXES, ".txt"):
+            raise ValueError(f"{text}: captions are read from {', '.join(TABLE_SUFFIXES)}, .txt or .tar files")
+        return [Path(text)]
+    elif text.endswith(TABLE_SUFFIXES):
+        tables = sorted(Path(p) for p in glob(text))
+        if tables:
+            return tables
+    try:
+        return find_shards(address)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"no captions at {text!r}: give a .parquet, .csv or .txt file, a folder of parquets, shards (.tar) or demo/pretrain"
+        ) from None
+
+
+def fingerprint(captions: Iterable[str | None]) -> str:
+    """SHA-256 over the captions in their order, as 64 hexadecimal digits; a missing caption counts as an empty one."""
+    digest = hashlib.sha256()
+    for caption in captions:
+        digest.update((caption or "").encode("utf-8", errors="replace") + b"\0")
+    return digest.hexdigest()
+
+
+def read_samples_at(address: str | Path | Sequence[str], positions: Iterable[int]) -> dict[int, Sample]:
+    """Samples by their position in `read_captions(address)`, images included; none if the captions don't come from shards.
+
+    Shards are read in order and only as far as the last position.
+    """
+    wanted = set(positions)
+    found: dict[int, Sample] = {}
+    files = find_caption_files(address)
+    if any(path.suffix != ".tar" for path in files):
+        return found
+    samples = (sample for path in files for sample in read_shard(path))
+    for position, sample in enumerate(samples):
+        if len(found) == len(wanted):
+            break
+        if position in wanted:
+            found[position] = sample
+    return found
+
+
+# --- one file -----------------------------------------------------------------------------------------------------------
+
+
+def _none_if_empty(caption: str | None) -> str | None:
+    return caption if caption and not caption.isspace() else None
+
+
+def _check_column(path: Path, column: str) -> list[str]:
+    """The columns of a table. Raises ValueError if the captions' column is not among them, or is not text."""
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            schema = pyarrow.parquet.read_schema(path)
+        except (pyarrow.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{path} is no readable parquet file ({error}): write or download it again") from error
+        names = schema.names
+        kind = schema.field(column).type if column in names else None
+        if kind is not None and not _is_text(kind):
+            raise ValueError(f"{path}: column {column!r} holds {kind}, not text: choose another of {', '.join(names)}")
+    else:
+        try:
+            names = list(pd.read_csv(path, sep=_separator(path), nrows=0).columns)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is no readable table ({error}): give a UTF-8 file with a line of column names") from error
+    if column not in names:
+        raise ValueError(f"{path} has no column {column!r}: choose one of {', '.join(names)}")
+    return names
+
+
+def _is_text(kind) -> bool:
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind)
+
+
+def _separator(path: Path) -> str:
+    return "\t" if path.suffix == ".tsv" else ","
+
+
+def _read_file(path: Path, column: str) -> Iterable[str | None]:
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_table(path, columns=[column])[column].to_pylist()
+    if path.suffix in TABLE_SUFFIXES:
+        # "NA" and "null" are words here, not missing values.
+        table = pd.read_csv(path, sep=_separator(path), usecols=[column], dtype=str, keep_default_na=False)
+        return table[column].tolist()
+    if path.suffix == ".txt":
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return _captions_of_shard(path)
+
+
+def _captions_of_shard(path: Path) -> Iterator[str | None]:
+    """The caption of each sample of a tar, as `read_shard` gives it; images are passed over unread."""
+    for _, parts, tar in scan_shard(path):
+        yield read_caption(parts, tar)
