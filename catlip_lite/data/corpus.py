@@ -7,21 +7,18 @@ function of (seed, s), so a resumed run continues with the very next unseen samp
 
 from __future__ import annotations
 
-import json
 import logging
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..labels import CaptionLabeler, Vocabulary
-from .images import Augmentation, augment, centre_crop, decode, squash
-from .shards import IMAGE_EXTENSIONS, find_shards
+from .images import Augmentation, augment, decode, squash
+from .shards import find_shards, image_member, read_caption, scan_shard
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +92,8 @@ def index_shards(
 
     for number, path in enumerate(progress(paths)):
         before = len(shard)
-        for key, image, caption in _scan(path):
+        for key, parts, tar in scan_shard(path):
+            image, caption = image_member(parts), read_caption(parts, tar)
             if image is None or caption is None:
                 skipped["no image" if image is None else "no caption"] += 1
                 logger.info("%s: sample %s has %s", path, key, "no image" if image is None else "no caption")
@@ -111,7 +109,9 @@ def index_shards(
             raise ValueError(f"{path} holds no image with a caption: it needs members <key>.jpg (or png, webp) and <key>.txt")
     flush()
     if not any(counts):
-        raise ValueError(f"no caption of {address} has a synset of the vocabulary ({len(vocabulary)} classes): wrong vocabulary?")
+        raise ValueError(
+            f"no caption of {address} has a synset of this vocabulary ({len(vocabulary):,} classes): choose another"
+        )
     return ShardIndex(
         paths,
         np.array(shard, np.int32),
@@ -122,24 +122,6 @@ def index_shards(
         skipped,
         keys,
     )
-
-
-def _scan(path: Path) -> Iterator[tuple[str, tarfile.TarInfo | None, str | None]]:
-    """Key, the image's place and the caption of each sample of a tar."""
-    try:
-        with tarfile.open(path) as tar:
-            members = ((m.name.partition(".")[0], m.name.partition(".")[2].lower(), m) for m in tar if m.isfile())
-            for key, group in groupby(members, key=lambda member: member[0]):
-                parts, caption = {}, None
-                for _, extension, member in group:
-                    parts[extension] = member
-                    if extension == "txt":
-                        caption = tar.extractfile(member).read().decode("utf-8", errors="replace").strip()
-                    elif extension == "json" and caption is None:
-                        caption = json.loads(tar.extractfile(member).read()).get("caption")
-                yield key, next((parts[e] for e in IMAGE_EXTENSIONS if e in parts), None), caption or None
-    except (tarfile.ReadError, EOFError) as error:
-        logger.warning("%s breaks off (%s): the samples up to there are used", path, error)
 
 
 def sample_order(count: int, start: int, length: int, seed: int) -> np.ndarray:
@@ -202,14 +184,16 @@ class Corpus:
         """Which samples (rows of the index) make up a step."""
         return self.usable[sample_order(len(self), step * batch_size, batch_size, self.seed)]
 
+    def views_of_step(self, step: int, count: int) -> torch.Tensor:
+        """The first few training views of a step, to look at: float32 [count, 3, S, S] in 0..1."""
+        return next(iter(self.batches(step, step + 1, count))).images
+
     def _generator(self, step: int) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed * 1_000_003 + step)
 
     def _memory_batch(self, step: int, batch_size: int) -> Batch:
         samples = self.samples_of_step(step, batch_size)
-        views = augment(
-            self.images[samples], self.aspects[samples], self.image_size, self.augmentation, self._generator(step)
-        )
+        views = augment(self.images[samples], self.aspects[samples], self.image_size, self.augmentation, self._generator(step))
         return Batch(views, *self.index.targets(samples), samples)
 
 
@@ -262,8 +246,3 @@ def decode_all(index: ShardIndex, size: int, threads: int = 4) -> tuple[torch.Te
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(load, range(len(index)), chunksize=64))
     return images, aspects, good
-
-
-def evaluation_view(encoded: bytes, size: int) -> torch.Tensor:
-    """The view of an image that every evaluation uses (short side 232 for 224, centre crop): uint8 [3, size, size]."""
-    return centre_crop(decode(encoded), size)

@@ -39,6 +39,7 @@ SPLITS = {
     "style_test": "an eighth style (OpenMoji's line drawings), labelled",
     "held_out_train": f"{HELD_OUT_CLASSES} concepts that pre-training never sees: the first six vendors' drawings, labelled",
     "held_out_test": "the same held-out concepts as the seventh vendor draws them, labelled",
+    "held_out_style_test": "the same held-out concepts in the eighth style, labelled",
 }
 
 SKIN_TONES = {f"{c:04X}" for c in range(0x1F3FB, 0x1F400)}
@@ -76,15 +77,9 @@ def build_demo(destination: Path) -> None:
     splits = {name: [] for name in SPLITS}
     for motif in motifs:
         for vendor in motif.images:
-            sample = _sample(motif, vendor)
-            if motif.label in held_out:
-                if vendor != STYLE_VENDOR:
-                    splits["held_out_test" if vendor == TEST_VENDOR else "held_out_train"].append(sample)
-            elif vendor in PRETRAIN_VENDORS:
-                splits["pretrain"].append(sample)
-            elif motif.label:
-                name = {LABELLED_VENDOR: "labelled_train", TEST_VENDOR: "labelled_test", STYLE_VENDOR: "style_test"}[vendor]
-                splits[name].append(sample)
+            split = _split(vendor, motif.label, held_out)
+            if split is not None:
+                splits[split].append(_sample(motif, vendor))
     staging = Path(tempfile.mkdtemp(dir=destination.parent, prefix=".demo-"))
     try:
         for name, samples in splits.items():
@@ -97,6 +92,17 @@ def build_demo(destination: Path) -> None:
             raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _split(vendor: str, label: str, held_out: set[str]) -> str | None:
+    """Where a drawing goes; drawings without a label are of use to pre-training alone."""
+    if label in held_out:
+        return {TEST_VENDOR: "held_out_test", STYLE_VENDOR: "held_out_style_test"}.get(vendor, "held_out_train")
+    if vendor in PRETRAIN_VENDORS:
+        return "pretrain"
+    return (
+        {LABELLED_VENDOR: "labelled_train", TEST_VENDOR: "labelled_test", STYLE_VENDOR: "style_test"}[vendor] if label else None
+    )
 
 
 def collect_motifs() -> list[Motif]:

@@ -44,7 +44,7 @@ def squash(image: Image.Image, size: int) -> torch.Tensor:
 
 
 def centre_crop(image: Image.Image, size: int, short_side: int | None = None) -> torch.Tensor:
-    """Evaluation: short side to `short_side` (default: size * 232 / 224, the reference's), centre crop: uint8 [3, size, size]."""
+    """Evaluation's view: short side to `short_side` (default: size * 232 / 224), the centre: uint8 [3, S, S]."""
     short_side = short_side or round(size * 232 / 224)
     width, height = image.size
     scale = short_side / min(width, height)

@@ -64,26 +64,61 @@ def _expand_braces(pattern: str) -> list[str]:
     return [p for n in numbers for p in _expand_braces(pattern[: match.start()] + n + pattern[match.end() :])]
 
 
-def read_shard(path: str | Path) -> Iterator[Sample]:
-    """The samples of one tar, in its order. A tar that breaks off gives what it has, with a warning that names it."""
+def scan_shard(path: str | Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], tarfile.TarFile]]:
+    """Key, members by extension and the open tar of each sample, without reading any image.
+
+    A tar that breaks off gives what it has, with a warning that names it.
+    """
+    broken = ""
     try:
         with tarfile.open(path) as tar:
-            members = ((m.name.partition(".")[0], m.name.partition(".")[2], tar.extractfile(m)) for m in tar if m.isfile())
-            for key, files in groupby(members, key=lambda member: member[0]):
-                yield _assemble(key, {extension.lower(): file.read() for _, extension, file in files})
+            files = ((*_key_and_extension(member.name), member) for member in tar if member.isfile())
+            for key, group in groupby(files, key=lambda file: file[0]):
+                yield key, {extension: member for _, extension, member in group}, tar
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+                broken = "no end-of-archive block"
     except (tarfile.ReadError, EOFError) as error:
-        logger.warning("%s breaks off (%s): the samples up to there are used", path, error)
+        broken = str(error)
+    if broken:
+        logger.warning("%s breaks off (%s): the samples up to there are used", path, broken)
 
 
-def _assemble(key: str, parts: dict[str, bytes]) -> Sample:
-    extension = next((e for e in IMAGE_EXTENSIONS if e in parts), "")
-    facts = json.loads(parts["json"]) if "json" in parts else {}
-    caption = parts["txt"].decode("utf-8", errors="replace") if "txt" in parts else facts.get("caption")
-    return Sample(key, parts.get(extension), extension, caption, facts)
+def _key_and_extension(name: str) -> tuple[str, str]:
+    """WebDataset's rule: the key ends at the first period of the file's name; './' in front is dropped."""
+    folder, _, file = name.removeprefix("./").rpartition("/")
+    stem, _, extension = file.partition(".")
+    return f"{folder}/{stem}" if folder else stem, extension.lower()
+
+
+def read_caption(parts: dict[str, tarfile.TarInfo], tar: tarfile.TarFile) -> str | None:
+    """The caption of a sample: its .txt, else `caption` in its .json; None if it is missing or empty."""
+    if "txt" in parts:
+        caption = tar.extractfile(parts["txt"]).read().decode("utf-8", errors="replace")
+    else:
+        caption = json.loads(tar.extractfile(parts["json"]).read()).get("caption") if "json" in parts else None
+    return (caption or "").strip() or None
+
+
+def image_member(parts: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
+    """The member that is the sample's image."""
+    return next((parts[e] for e in IMAGE_EXTENSIONS if e in parts), None)
+
+
+def read_shard(path: str | Path) -> Iterator[Sample]:
+    """The samples of one tar, images included, in its order (see `scan_shard`)."""
+    for key, parts, tar in scan_shard(path):
+        member = image_member(parts)
+        image = tar.extractfile(member).read() if member else None
+        if member and len(image) < member.size:  # the tar ends within the image
+            continue
+        facts = json.loads(tar.extractfile(parts["json"]).read()) if "json" in parts else {}
+        extension = _key_and_extension(member.name)[1] if member else ""
+        yield Sample(key, image, extension, read_caption(parts, tar), facts)
 
 
 def read_samples(address: str | Path | Sequence[str]) -> Iterator[Sample]:
-    """All samples behind an address, shard after shard."""
+    """All samples behind an address (see `find_shards`), shard after shard."""
     for path in find_shards(address):
         yield from read_shard(path)
 
@@ -99,7 +134,11 @@ def write_shards(samples: Iterable[Sample], folder: Path, samples_per_shard: int
             for i, sample in enumerate(samples[start : start + samples_per_shard]):
                 key = f"{shard:05d}{i:04d}"
                 facts = {**sample.facts, "key": key, "caption": sample.caption}
-                parts = {sample.extension: sample.image, "txt": (sample.caption or "").encode(), "json": json.dumps(facts).encode()}
+                parts = {
+                    sample.extension: sample.image,
+                    "txt": (sample.caption or "").encode(),
+                    "json": json.dumps(facts).encode(),
+                }
                 for extension, content in parts.items():
                     if content is not None:
                         info = tarfile.TarInfo(f"{key}.{extension}")

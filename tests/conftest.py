@@ -1,0 +1,52 @@
+"""Small corpora and models that several tests share."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from catlip_lite.data.shards import Sample, write_shards
+from catlip_lite.labels import Vocabulary
+
+COLOURED = {"apple": (200, 30, 30), "dog": (120, 80, 40), "cat": (90, 90, 90), "banana": (240, 220, 60)}
+WNIDS = {"apple": "n07739125", "dog": "n02084071", "cat": "n02121620", "banana": "n12352287"}
+
+
+def png(colour=(255, 0, 0), size=(24, 24), mode="RGB") -> bytes:
+    """A one-coloured picture."""
+    out = io.BytesIO()
+    Image.new("RGB", size, colour).convert(mode).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def make_png():
+    """`png`, for tests in any folder."""
+    return png
+
+
+@pytest.fixture
+def samples() -> list[Sample]:
+    """24 pictures of four one-coloured things, by two artists."""
+    rng = np.random.default_rng(0)
+    made = []
+    for i in range(24):
+        name = list(COLOURED)[i % 4]
+        colour = tuple(int(c) for c in np.clip(np.array(COLOURED[name]) + rng.integers(-15, 15, 3), 0, 255))
+        facts = {"uid": f"u{i}", "label": name, "vendor": "AB"[i // 4 % 2]}
+        made.append(Sample("", png(colour), "png", f"a {name} on paper", facts))
+    return made
+
+
+@pytest.fixture
+def shards(tmp_path, samples):
+    """The folder of two shards with `samples`."""
+    write_shards(samples, tmp_path / "shards", samples_per_shard=16)
+    return tmp_path / "shards"
+
+
+@pytest.fixture
+def vocabulary() -> Vocabulary:
+    """The four things, each in six of 24 captions."""
+    return Vocabulary(list(WNIDS.values()), [6] * 4, num_captions=24)
