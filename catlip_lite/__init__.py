@@ -1,0 +1,14 @@
+"""catlip-lite: classification-style image-text pre-training (CatLIP, arXiv 2404.15653) as a workbook over a thin library."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+__version__ = importlib.metadata.version("catlip-lite")
+
+
+def load(folder, device=None):
+    """A pre-trained model from the folder that notebook 04 wrote: see `catlip_lite.models.load`."""
+    from .models import load as load_pretrained  # here, so that `catlip_lite.labels` needs no torch
+
+    return load_pretrained(folder, device)

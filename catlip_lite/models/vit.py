@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -36,23 +37,25 @@ MODELS = {
 
 
 class ConvStem(nn.Module):
-    """Three convolutions from pixels to tokens: [B, 3, H, W] -> [B, H/patch * W/patch, width].
+    """Three convolutions from pixels to tokens: [B, 3, H, W] -> [B, H/patch, W/patch, width].
 
     kind "reference": the reference code's 4x4, 2x2, 2x2 without overlap, stride 4 * 2 * 2 (reference padding of 1 included).
     kind "overlapping": 3x3 with stride 2 each, for patch 8.
     """
 
-    LAYERS = {  # kind -> (kernel, stride, padding) of each convolution
+    LAYERS: ClassVar = {  # kind -> (kernel, stride, padding) of each convolution
         "reference": ((4, 4, 1), (2, 2, 0), (2, 2, 0)),
         "overlapping": ((3, 2, 1), (3, 2, 1), (3, 2, 1)),
     }
 
-    def __init__(self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, kind: str, **_):
+    def __init__(self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, kind: str, **_):  # timm's call
         super().__init__()
         layers = self.LAYERS[kind]
         stride = layers[0][1] * layers[1][1] * layers[2][1]
         if stride != patch_size or img_size % patch_size:
-            raise ValueError(f"image size {img_size}, patch {patch_size}: stem {kind!r} needs a multiple of its stride, {stride}")
+            raise ValueError(
+                f"image size {img_size}, patch {patch_size}: stem {kind!r} needs a multiple of its stride, {stride}"
+            )
         self.patch_size = (patch_size, patch_size)
         self.grid_size = (img_size // patch_size,) * 2
         self.num_patches = self.grid_size[0] * self.grid_size[1]
@@ -71,7 +74,7 @@ class ConvStem(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = nn.functional.gelu(self.bn1(self.conv1(images)))
         x = nn.functional.gelu(self.bn2(self.conv2(x)))
-        return self.conv3(x).flatten(2).transpose(1, 2)
+        return self.conv3(x).permute(0, 2, 3, 1)
 
 
 def create_vit(
@@ -83,9 +86,10 @@ def create_vit(
 ) -> VisionTransformer:
     """A ViT by name (a key of `MODELS`), randomly initialised as in the reference (truncated normal, std 0.02).
 
-    forward: float [B, 3, image_size, image_size] in 0..1, no mean or std taken off -> logits float [B, num_classes].
-    `forward_features` and `forward_head(x, pre_logits=True)` are timm's. Raises ValueError for an unknown name or a size that
-    the patch does not divide.
+    forward: float [B, 3, H, W] in 0..1, no mean or std taken off -> logits float [B, num_classes]. Positions are stored for
+    image_size and interpolated in two dimensions for other H, W (multiples of the patch). `forward_features` and
+    `forward_head(x, pre_logits=True)` are timm's. Raises ValueError for an unknown name or a size that the patch does not
+    divide.
     """
     if name not in MODELS:
         raise ValueError(f"model={name!r} is unknown: choose one of {', '.join(MODELS)}")
@@ -105,6 +109,7 @@ def create_vit(
         fc_norm=False,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
         embed_layer=partial(ConvStem, kind=shape.stem),
+        dynamic_img_size=True,
         drop_path_rate=drop_path,
     )
     nn.init.trunc_normal_(model.head.weight, std=0.02)

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -50,19 +50,25 @@ def prefer_plain_attention(model: nn.Module) -> None:
 
 
 def train_step(
-    model: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch, lr: float, clip: float, dtype: torch.dtype
+    model: nn.Module, optimiser: torch.optim.Optimizer, batches: Sequence[Batch], lr: float, clip: float, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forward, backward, clip, update. Returns the loss and the gradient norm before clipping (scalars on the device)."""
-    with torch.autocast(batch.images.device.type, dtype, enabled=dtype != torch.float32):
-        logits = model(batch.images)
-    loss = bce(logits, batch.indices, batch.rows)
-    loss.backward()
+    """One optimiser step: forward and backward of each micro-batch, gradients averaged, clipped, applied.
+
+    Returns the mean loss and the gradient norm before clipping (scalars on the device).
+    """
+    total = 0.0
+    for batch in batches:
+        with torch.autocast(batch.images.device.type, dtype, enabled=dtype != torch.float32):
+            logits = model(batch.images)
+        loss = bce(logits, batch.indices, batch.rows) / len(batches)
+        loss.backward()
+        total = total + loss.detach()
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
     for group in optimiser.param_groups:
         group["lr"] = lr
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-    return loss.detach(), norm
+    return total, norm
 
 
 def train(
@@ -93,16 +99,16 @@ def train(
     start = _resume(folder, model, optimiser, ema, recipe)
     log = _open_log(folder / "log.jsonl", start)
     losses, waited, since = [], 0.0, time.perf_counter()
-    batches = iter(corpus.batches(start, recipe.max_steps, recipe.batch_size))
+    stream = iter(corpus.batches(start * recipe.accumulate, recipe.max_steps * recipe.accumulate, recipe.micro_batch))
     with log:
         for step in range(start, recipe.max_steps):
             before = time.perf_counter()
-            batch = next(batches).to(device)
+            batches = [next(stream).to(device) for _ in range(recipe.accumulate)]
             waited += time.perf_counter() - before
             lr = learning_rate(
                 step, max_steps=recipe.max_steps, warmup_steps=recipe.warmup_steps, lr=recipe.lr, min_lr=recipe.min_lr
             )
-            loss, norm = train_step(model, optimiser, batch, lr, recipe.clip, dtype)
+            loss, norm = train_step(model, optimiser, batches, lr, recipe.clip, dtype)
             ema.update(model, step)
             losses.append(loss)
 

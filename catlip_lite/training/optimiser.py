@@ -19,7 +19,9 @@ def create_adamw(model: nn.Module, weight_decay: float, betas: tuple[float, floa
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=1e-8, fused=True)
 
 
-def learning_rate(step: int, *, max_steps: int, warmup_steps: int, lr: float, min_lr: float, warmup_from: float = 1e-6) -> float:
+def learning_rate(
+    step: int, *, max_steps: int, warmup_steps: int, lr: float, min_lr: float, warmup_from: float = 1e-6
+) -> float:
     """Rate of a step counted from 0: linear from `warmup_from` to `lr`, then half a cosine down to `min_lr` at the last."""
     if step < warmup_steps:
         return warmup_from + (lr - warmup_from) * step / warmup_steps

@@ -1,0 +1,167 @@
+"""A pre-trained model in one folder: weights, configuration, vocabulary; loaded as something that tags, embeds and classifies.
+
+`save_pretrained` writes `model.safetensors`, `config.json`, `vocabulary.parquet`; `load` reads them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..artefacts import atomic_path, provenance
+from ..data.images import centre_crop, decode, to_rgb
+from ..labels import LabelSet, Vocabulary
+from .vit import create_vit
+
+ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray | torch.Tensor
+
+
+def save_pretrained(
+    folder: Path, state: dict[str, torch.Tensor], vocabulary: Vocabulary, *, model: str, image_size: int, **facts
+) -> Path:
+    """Write the folder that `load` reads; the weights last, so that a folder with weights is complete. facts: provenance."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"model": model, "image_size": image_size, "num_classes": len(vocabulary), **provenance(**facts)}
+    vocabulary.save(folder / "vocabulary.parquet")
+    with atomic_path(folder / "config.json") as staging:
+        staging.write_text(json.dumps(config, indent=2))
+    with atomic_path(folder / "model.safetensors") as staging:
+        save_file({name: value.contiguous() for name, value in state.items()}, staging)
+    return folder
+
+
+def load(folder: str | os.PathLike, device: str | torch.device | None = None) -> PretrainedModel:
+    """The model that notebook 04 wrote. Raises FileNotFoundError or ValueError with advice."""
+    folder = Path(folder)
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise FileNotFoundError(f"{folder} holds no finished model (no model.safetensors): run notebook 04_pretrain first")
+    config = json.loads((folder / "config.json").read_text())
+    vocabulary = Vocabulary.load(folder / "vocabulary.parquet")
+    with safe_open(weights, "pt") as file:
+        head = file.get_slice("head.weight").get_shape()[0]
+    if head != len(vocabulary):
+        raise ValueError(
+            f"{folder / 'vocabulary.parquet'} has {len(vocabulary):,} classes but the checkpoint's head has {head:,}: "
+            "pass the vocabulary the model was trained with"
+        )
+    network = create_vit(config["model"], num_classes=head, image_size=config["image_size"])
+    network.load_state_dict(load_file(weights))
+    return PretrainedModel(network, vocabulary, config, device)
+
+
+class PretrainedModel:
+    """A trained ViT with its vocabulary and its evaluation transform.
+
+    Images may be paths, encoded bytes, PIL images, uint8 arrays [H, W, 3], or uint8 tensors [3, H, W]; one or a list.
+    """
+
+    def __init__(self, network: nn.Module, vocabulary: Vocabulary, config: dict, device: str | torch.device | None = None):
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.network = network.to(self.device).eval()
+        self.vocabulary, self.config = vocabulary, config
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square that the network sees."""
+        return self.config["image_size"]
+
+    @torch.inference_mode()
+    def outputs(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings float32 [B, D] (after the last norm, pooled) and logits float32 [B, V]."""
+        views = self.views(images)
+        features, logits = [], []
+        for part in views.split(batch_size):
+            tokens = self.network.forward_features(part.to(self.device).float().div_(255))
+            feature = self.network.forward_head(tokens, pre_logits=True)
+            features.append(feature.float().cpu())
+            logits.append(self.network.head(feature).float().cpu())
+        return torch.cat(features).numpy(), torch.cat(logits).numpy()
+
+    def embed(self, images: ImageLike | Sequence[ImageLike]) -> np.ndarray:
+        """Embeddings, float32 [B, D]; [D] for a single image."""
+        features, _ = self.outputs(images)
+        return features[0] if _is_single(images) else features
+
+    def tag(self, images: ImageLike | Sequence[ImageLike], top_k: int = 5) -> list:
+        """The most probable synsets: a list of (name, WNID, probability), best first; for a list of images, a list of those."""
+        _, logits = self.outputs(images)
+        found = []
+        for row in logits:
+            best = np.argsort(-row)[:top_k]
+            names, wnids = self.vocabulary.names, self.vocabulary.wnids
+            found.append([(names[i], wnids[i], float(1 / (1 + np.exp(-row[i])))) for i in best])
+        return found[0] if _is_single(images) else found
+
+    def zero_shot(self, images: ImageLike | Sequence[ImageLike], names: Sequence[str] | LabelSet) -> np.ndarray:
+        """Scores of each name, float32 [B, len(names)] ([len(names)] for one image): see `zero_shot_scores`.
+
+        Raises ValueError for names without a synset in the vocabulary.
+        """
+        label_set = names if isinstance(names, LabelSet) else LabelSet.from_names(list(names))
+        rows = label_rows(label_set, self.vocabulary)
+        lost = [name for name, found in zip(label_set.names, rows, strict=True) if not len(found)]
+        if lost:
+            raise ValueError(f"no synset of {', '.join(lost[:8])} is in the vocabulary ({len(lost)} name(s)): use other names")
+        _, logits = self.outputs(images)
+        scores = zero_shot_scores(logits, rows, self.vocabulary)
+        return scores[0] if _is_single(images) else scores
+
+    def views(self, images: ImageLike | Sequence[ImageLike]) -> torch.Tensor:
+        """The evaluation views the network sees: uint8 [B, 3, S, S]."""
+        if isinstance(images, torch.Tensor) and images.ndim == 4 and images.shape[-2:] == (self.image_size,) * 2:
+            return images
+        images = [images] if _is_single(images) else list(images)
+        if not images:
+            raise ValueError("no images given")
+        return torch.stack([centre_crop(_to_pil(image), self.image_size) for image in images])
+
+
+def label_rows(label_set: LabelSet, vocabulary: Vocabulary) -> list[np.ndarray]:
+    """For each label the vocabulary rows of its own synsets: int32 arrays, empty where the vocabulary has none."""
+    return [vocabulary.encode(wnids) for wnids in label_set.wnids]
+
+
+def zero_shot_scores(
+    logits: np.ndarray, rows: Sequence[np.ndarray], vocabulary: Vocabulary, *, prior_corrected: bool = True
+) -> np.ndarray:
+    """Label scores straight from the synset head: float32 [B, len(rows)].
+
+    A label's score is the mean over its rows of logit less the synset's log prior odds in the pre-training corpus: how much
+    the image speaks for the synset, whatever its frequency. A label without rows scores -inf.
+    """
+    if prior_corrected:
+        logits = logits - vocabulary.log_prior_odds()
+    columns = [logits[:, r].mean(axis=1) if len(r) else np.full(len(logits), -np.inf) for r in rows]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _is_single(images) -> bool:
+    if isinstance(images, (np.ndarray, torch.Tensor)):
+        return images.ndim == 3
+    return isinstance(images, (str, os.PathLike, bytes, Image.Image))
+
+
+def _to_pil(image: ImageLike) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    if isinstance(image, bytes):
+        return decode(image)
+    if isinstance(image, (str, os.PathLike)):
+        path = Path(image)
+        if not path.is_file():
+            raise FileNotFoundError(f"no image at {path}")
+        return decode(path.read_bytes())
+    array = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ValueError(f"an array must be uint8 [H, W, 3], a tensor uint8 [3, H, W]; got {array.dtype} {array.shape}")
+    return Image.fromarray(array)

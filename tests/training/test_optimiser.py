@@ -1,0 +1,45 @@
+"""AdamW, warm-up and cosine, averaged weights."""
+
+import torch
+from torch import nn
+
+from catlip_lite.models import create_vit
+from catlip_lite.training.optimiser import Ema, create_adamw, learning_rate
+
+SCHEDULE = {"max_steps": 101, "warmup_steps": 20, "lr": 1e-3, "min_lr": 1e-5}
+
+
+def test_warm_up_starts_at_a_millionth_and_reaches_the_peak():
+    assert learning_rate(0, **SCHEDULE) == 1e-6
+    assert learning_rate(20, **SCHEDULE) == 1e-3
+
+
+def test_the_cosine_is_half_way_in_the_middle_and_ends_at_the_least_rate():
+    assert abs(learning_rate(60, **SCHEDULE) - (1e-3 + 1e-5) / 2) < 1e-9
+    assert abs(learning_rate(100, **SCHEDULE) - 1e-5) < 1e-12
+
+
+def test_norms_biases_and_positions_are_not_decayed():
+    model = create_vit("vit_nano8", num_classes=7, image_size=32)
+    decayed, kept = create_adamw(model, 0.2).param_groups
+    names = {id(p): n for n, p in model.named_parameters()}
+    assert {names[id(p)] for p in decayed["params"]} >= {"head.weight", "blocks.0.attn.qkv.weight", "patch_embed.conv1.weight"}
+    assert {"pos_embed", "norm.weight", "head.bias"} <= {names[id(p)] for p in kept["params"]}
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.2, 0.0)
+
+
+def test_ema_moves_by_its_momentum_once_it_has_settled():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    ema = Ema(model, momentum=0.25)
+    nn.init.ones_(model.weight)
+    ema.update(model, step=1000)
+    assert ema.state["weight"].item() == 0.25
+
+
+def test_ema_copies_counters():
+    model = nn.BatchNorm1d(2)
+    ema = Ema(model, momentum=0.25)
+    model(torch.zeros(3, 2))
+    ema.update(model, step=1000)
+    assert ema.state["num_batches_tracked"].item() == 1
