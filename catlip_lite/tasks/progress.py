@@ -28,5 +28,8 @@ def progress(items: Iterable, title: str, total: int | None = None, unit: str = 
         yield item
         now = time.monotonic()
         if now - last > LINE_EVERY_SECONDS:
-            print(f"{title}: {done:,}{f' of {total:,}' if total else ''} {unit}, {done / (now - started):,.1f} {unit}/s", flush=True)
+            print(
+                f"{title}: {done:,}{f' of {total:,}' if total else ''} {unit}, {done / (now - started):,.1f} {unit}/s",
+                flush=True,
+            )
             last = now

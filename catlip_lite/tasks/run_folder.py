@@ -9,7 +9,7 @@ from ..artefacts import atomic_path
 
 
 def workbook_root() -> Path:
-    """The folder that holds notebooks/ and params/: the working directory or the nearest one above; else the working directory."""
+    """The folder that holds notebooks/ and params/: the working directory or the nearest above it; else that directory."""
     here = Path.cwd()
     return next((p for p in (here, *here.parents) if (p / "notebooks").is_dir() and (p / "params").is_dir()), here)
 
@@ -20,12 +20,13 @@ def workbook_path(path: str | os.PathLike) -> Path:
 
 
 def workbook_address(address):
-    """A data address from a parameter: demo/…, URLs and label sets by name stay, a local path is counted from the top folder."""
+    """A data address from a parameter: demo/…, URLs and names of label sets stay, local paths are counted from the top."""
     if isinstance(address, (list, tuple)):
         return [workbook_address(part) for part in address]
-    if address.startswith("demo/") or "://" in address or not ("/" in address or "." in address):
+    path = workbook_path(address)
+    if address.startswith("demo/") or "://" in address or not ("/" in address or "." in address or path.exists()):
         return address
-    return str(workbook_path(address))
+    return str(path)
 
 
 def open_run(run: str) -> Path:
@@ -39,5 +40,7 @@ def open_run(run: str) -> Path:
             pass
         (folder / ".writable").unlink()
     except OSError as error:
-        raise PermissionError(f"cannot write to {folder} ({error.strerror}): choose another `run` or make it writable") from error
+        raise PermissionError(
+            f"cannot write to {folder} ({error.strerror}): choose another `run` or make it writable"
+        ) from error
     return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.figure import Figure
 
 COLOURS = {  # Okabe and Ito's palette
     "blue": "#0072B2",
@@ -31,3 +32,9 @@ def use_theme() -> None:
             "legend.frameon": False,
         }
     )
+
+
+def finished(figure: Figure) -> Figure:
+    """The figure, closed: a notebook shows what its cell returns, and would otherwise show it twice."""
+    plt.close(figure)
+    return figure

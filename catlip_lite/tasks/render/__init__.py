@@ -1,0 +1,1 @@
+"""Notebooks as a rendered report: executed headless, one after the other, into the pages of `outputs/<run>/`."""

@@ -1,0 +1,82 @@
+"""Execute one notebook of a run and render it: `python -m catlip_lite.tasks.render notebooks/01_x.ipynb --run demo`.
+
+Reads a notebook and the run's YAML; gives outputs/<run>/notebooks/<name>.ipynb (executed), outputs/<run>/<name>.html and
+outputs/<run>/index.html. With `--pages-only` nothing is executed: the pages of what was executed earlier are written again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..run_folder import open_run, workbook_path, workbook_root
+from .execution import NotebookFailed, execute
+from .imports import write_rule
+from .index_page import notebook_title, write_index
+from .notebook_page import write_notebook_page
+from .parameters import notebook_paths, parameters_by_notebook
+
+
+def render_notebook(notebook: Path, params: Path, run: str) -> Path:
+    """Execute `notebook` for a run and write its page and the run's index; gives the executed copy.
+
+    Raises FileNotFoundError, PermissionError or ValueError before anything runs, NotebookFailed when a cell raises.
+    """
+    notebook, root = notebook.resolve(), workbook_root()
+    siblings = notebook_paths(notebook.parent)
+    parameters = parameters_by_notebook(params, [*siblings, *([] if notebook in siblings else [notebook])], run)[notebook]
+    folder = open_run(run)
+    executed = folder / "notebooks" / notebook.name
+    executed.parent.mkdir(exist_ok=True)
+    try:
+        finished = execute(notebook, executed, parameters, run=run)
+    except NotebookFailed:
+        write_index(folder, notebook.parent)
+        raise
+    write_notebook_page(finished, folder / f"{notebook.stem}.html", notebook_title(finished))
+    write_rule(executed, finished, root)
+    finished.replace(executed)
+    write_index(folder, notebook.parent)
+    return executed
+
+
+def render_pages(run: str) -> Path:
+    """Write the pages of all executed notebooks of a run, and its index, again; gives the index."""
+    folder = open_run(run)
+    for executed in finished_notebooks(folder / "notebooks"):
+        write_notebook_page(executed, folder / f"{executed.stem}.html", notebook_title(executed))
+    return write_index(folder, workbook_path("notebooks"))
+
+
+def finished_notebooks(folder: Path) -> list[Path]:
+    """The executed notebooks of a run that went well, in order."""
+    return [path for path in notebook_paths(folder) if not path.name.endswith(".failed.ipynb")]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 1 after a one-line error, 130 after an interruption."""
+    parser = argparse.ArgumentParser(prog="python -m catlip_lite.tasks.render", description="Execute a notebook and render it.")
+    parser.add_argument("notebook", nargs="?", type=Path, help="the notebook to execute")
+    parser.add_argument("--run", required=True, help="name of the run: outputs/<run>")
+    parser.add_argument("--params", type=Path, help="YAML file of parameters (params/<run>.yaml if not given)")
+    parser.add_argument("--pages-only", action="store_true", help="execute nothing; write the HTML pages and the index again")
+    given = parser.parse_args(arguments)
+    if (given.notebook is None) != given.pages_only:
+        parser.error("give either a notebook or --pages-only")
+    try:
+        if given.pages_only:
+            print(render_pages(given.run))
+        else:
+            render_notebook(given.notebook, given.params or workbook_path(f"params/{given.run}.yaml"), given.run)
+    except (NotebookFailed, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: earlier results are intact, the next `make run` goes on from there", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

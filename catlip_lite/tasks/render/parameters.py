@@ -1,0 +1,103 @@
+"""A run's parameters: one YAML serves all notebooks; each notebook gets the names that its `parameters` cell declares.
+
+Reads `params/<run>.yaml` and the notebooks, gives the renderer the values of one notebook. Run as a module (`--run demo
+--params params/demo.yaml`) it checks the YAML and writes each notebook's share to `outputs/<run>/params/`, touching only files
+whose values changed: what follows from a notebook's own parameters is done again, nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import nbformat
+import yaml
+
+from ...artefacts import atomic_path
+from ..run_folder import open_run, workbook_path
+
+
+def notebook_paths(folder: Path) -> list[Path]:
+    """The notebooks of a folder, in order of their numbers."""
+    return sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
+
+
+def declared_parameters(notebook: Path) -> list[str]:
+    """The names that the cell tagged `parameters` assigns; none if there is no such cell. Raises ValueError for no notebook."""
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{notebook} is not there: give the path of a notebook") from None
+    except (OSError, UnicodeDecodeError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+        raise ValueError(f"{notebook} is no readable notebook ({type(error).__name__})") from None
+    source = next((c.source for c in cells if "parameters" in c.metadata.get("tags", [])), "")
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise ValueError(f"{notebook}: the parameters cell is no Python, line {error.lineno}: {error.msg}") from None
+    targets = [t for s in statements for t in (s.targets if isinstance(s, ast.Assign) else [getattr(s, "target", None)])]
+    return [t.id for t in targets if isinstance(t, ast.Name)]
+
+
+def read_parameters(path: Path) -> dict:
+    """The mapping in a YAML file; an empty file is an empty mapping. Raises FileNotFoundError or ValueError with advice."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        there = ", ".join(sorted(p.name for p in path.parent.glob("*.yaml"))) or "no YAML"
+        raise FileNotFoundError(f"parameters {path} are not there ({path.parent} has {there}): pass PARAMS=file.yaml") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is no readable YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise ValueError(f"{path} must be a mapping, a line `name: value` for each parameter, not a {type(values).__name__}")
+    return values
+
+
+def parameters_by_notebook(params: Path, notebooks: list[Path], run: str) -> dict[Path, dict]:
+    """Each notebook's share of the YAML, and `run`. Raises ValueError for a name that no notebook declares."""
+    values = {**read_parameters(params), "run": run}
+    declared = {notebook: declared_parameters(notebook) for notebook in notebooks}
+    _refuse_unknown(values, {name for names in declared.values() for name in names} | {"run"}, params)
+    return {notebook: {n: v for n, v in values.items() if n in names} for notebook, names in declared.items()}
+
+
+def _refuse_unknown(values: Mapping, known: set[str], params: Path) -> None:
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        named = ", ".join(f"{n} (nearest: {difflib.get_close_matches(n, sorted(known), 1, 0)[0]})" for n in unknown)
+        raise ValueError(f"{params}: no notebook has a parameter {named}: correct the name or remove the line")
+
+
+def write_shares(shares: Mapping[Path, Mapping], folder: Path) -> None:
+    """Write each notebook's parameters to `folder`/<name>.yaml, leaving alone a file that says the same already."""
+    folder.mkdir(exist_ok=True)
+    for notebook, values in shares.items():
+        path, text = folder / f"{notebook.stem}.yaml", yaml.safe_dump(dict(values), allow_unicode=True, sort_keys=True)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            with atomic_path(path) as staging:
+                staging.write_text(text, encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 1 after a one-line error."""
+    parser = argparse.ArgumentParser(description="Check a run's parameters and write each notebook's share.")
+    parser.add_argument("--run", required=True, help="name of the run: outputs/<run>")
+    parser.add_argument("--params", required=True, type=Path, help="YAML file of parameters")
+    given = parser.parse_args(arguments)
+    try:
+        shares = parameters_by_notebook(given.params, notebook_paths(workbook_path("notebooks")), given.run)
+        write_shares(shares, open_run(given.run) / "params")
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""What notebook 04 calls: a vocabulary found or made, a run trained, continued or recognised as finished."""
+
+import pytest
+
+from catlip_lite.data.labelled import load_labelled
+from catlip_lite.labels import CaptionLabeler
+from catlip_lite.tasks import pretrain as task
+
+SMALL = {"image_size": 16, "batch_size": 8, "max_steps": 4}
+
+
+def start(run, shards, vocabulary, **values):
+    recipe = task.recipe_for("vit_nano8", **{**SMALL, **values})
+    index = task.index_corpus(shards, CaptionLabeler(), vocabulary)
+    corpus = task.open_corpus(index, recipe, cache_gb=1, loader_workers=0)
+    return task.pretrain(run, corpus, vocabulary, recipe, device="cpu", precision="fp32")
+
+
+def test_without_a_vocabulary_one_is_counted_and_kept(tmp_path, shards):
+    found = task.find_vocabulary(tmp_path, None, str(shards), "compound", threshold=2)
+    assert set(found.names) == {"apple", "dog", "cat", "banana", "paper"}
+    assert (tmp_path / "vocabulary.parquet").is_file()
+
+
+def test_a_finished_run_is_recognised(tmp_path, shards, vocabulary, capsys):
+    start(tmp_path, shards, vocabulary)
+    start(tmp_path, shards, vocabulary)
+    assert "nothing to train" in capsys.readouterr().out
+
+
+def test_another_recipe_does_not_overwrite_a_finished_run(tmp_path, shards, vocabulary):
+    start(tmp_path, shards, vocabulary)
+    with pytest.raises(ValueError, match="choose another `run` or delete it"):
+        start(tmp_path, shards, vocabulary, lr=1.0)
+
+
+def test_the_head_starts_at_the_log_prior_odds_or_the_given_bias(vocabulary):
+    by_prior = task.create_network(task.recipe_for("vit_nano8", image_size=16), vocabulary)
+    assert by_prior.head.bias.tolist() == vocabulary.log_prior_odds().tolist()
+    paper = task.create_network(task.recipe_for("vit_nano8", image_size=16, head_bias=0.0), vocabulary)
+    assert paper.head.bias.tolist() == [0, 0, 0, 0]
+
+
+def test_zero_shot_counts_the_images_it_leaves_out(tmp_path, shards, vocabulary):
+    model = start(tmp_path, shards, vocabulary)
+    images = load_labelled(shards, 16)
+    images.labels[:6] = "zebra"
+    accuracy = task.zero_shot_accuracy(model, images)
+    assert (accuracy["classes"], accuracy["images"], accuracy["left out"]) == (4, 18, 6)
+
+
+def test_nearest_pixels_finds_the_same_picture(shards):
+    images = load_labelled(shards, 16)
+    assert task.nearest_pixels_accuracy(images, images) == 1.0
+
+
+def test_unknown_augmentation_lists_the_known_ones(shards, vocabulary):
+    with pytest.raises(ValueError, match="augmentation='wild' is unknown.*paper, drawings, none"):
+        start(None, shards, vocabulary, augmentation="wild")
