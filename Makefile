@@ -1,0 +1,121 @@
+# The workbook's front door: `make help` lists what there is. GNU make 3.81 or later, any python3 >= 3.11.
+#
+# `make run` follows the artefacts: a notebook is executed again when it, its share of the parameters, a library module it
+# imports or an artefact it reads has changed. A notebook that fails leaves what earlier ones wrote as it was.
+
+RUN    ?= demo
+PARAMS ?= params/$(RUN).yaml
+
+# OpenMP counts a machine's cores, not those that this process may use: too many threads are much slower than too few.
+export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.physicalcpu 2>/dev/null || echo 2)
+
+VENV    := .venv
+READY   := $(VENV)/.ready
+PYTHON  := $(VENV)/bin/python
+OUT      = outputs/$(RUN)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help run test lab html format clean clean-all parameters
+ifneq ($(words $(RUN)),1)
+$(error RUN='$(RUN)' must be one plain folder name: it becomes outputs/RUN)
+endif
+
+help:
+	@echo 'make run      execute the notebooks of the demo, two cores will do; RUN=name PARAMS=file.yaml for another run'
+	@echo 'make test     style, tests, and every notebook in its smallest form'
+	@echo 'make lab      the notebooks in JupyterLab'
+	@echo 'make html     write a run'"'"'s pages again, executing nothing (RUN=name)'
+	@echo 'make format   put code and notebooks in the house style'
+	@echo 'make clean    remove all of outputs/ but outputs/published/; clean-all removes $(VENV) too'
+
+# ---------------------------------------------------------------- set-up
+
+FIND_PYTHON = for p in python3 python3.13 python3.12 python3.11; do \
+	  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done
+NO_NETWORK  = Could not find a version|No matching distribution|Connection(Error|Refused|Reset)|name resolution|timed out
+
+$(READY): pyproject.toml
+	@if ! $(PYTHON) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  python=$$($(FIND_PYTHON)); \
+	  test -n "$$python" || { \
+	    echo 'error: no Python 3.11 or later on PATH: install one (or `conda env create`), then again' >&2; exit 1; }; \
+	  $$python -m venv --clear $(VENV) >$(VENV).log 2>&1 || { \
+	    echo "error: $$python cannot make $(VENV): install its venv module (Debian: apt install python3-venv)" >&2; exit 1; }; \
+	  rm -f $(VENV).log; \
+	fi
+	@echo 'Setting up $(VENV): once, some minutes (PyTorch is a few GB); what pip says is in $(VENV)/install.log'
+	@$(PYTHON) -m pip install --disable-pip-version-check --no-input --retries 2 -e '.[dev]' >$(VENV)/install.log 2>&1 || { \
+	  if grep -qE '$(NO_NETWORK)' $(VENV)/install.log; then \
+	    wanted=$$(sed -nE 's/.*No matching distribution found for ([^ ;]+).*/ (\1)/p' $(VENV)/install.log | tail -1); \
+	    echo "error: pip cannot reach a package$$wanted: check the network, or name your mirror in PIP_INDEX_URL, then again" >&2; \
+	  else \
+	    echo "error: pip failed ($$(grep -iE '^ *error' $(VENV)/install.log | tail -1)): see $(VENV)/install.log" >&2; \
+	  fi; exit 1; }
+	@touch $@
+
+# ---------------------------------------------------------------- a run
+
+# $(call notebook,NAME,WRITES,READS): artefacts are paths in outputs/<run>/. The rendered notebook is the target: it is new after
+# every execution, also when an artefact stayed as it was (training that had already finished); what reads an artefact
+# is redone only if that artefact is new.
+define notebook
+RENDERED  += $$(OUT)/notebooks/$(1).ipynb
+ARTEFACTS += $$(OUT)/$(2)
+SHARES    += $$(OUT)/params/$(1).yaml
+
+$$(OUT)/notebooks/$(1).ipynb: notebooks/$(1).ipynb $$(OUT)/params/$(1).yaml $$(addprefix $$(OUT)/,$(3)) | $$(READY)
+	@echo '── $(1)'
+	@$$(PYTHON) -m catlip_lite.tasks.render $$< --run '$$(RUN)' --params '$$(PARAMS)'
+
+$$(OUT)/$(2): $$(OUT)/notebooks/$(1).ipynb
+	@test -e $$@ || { rm -f $$<; $$(MAKE) --no-print-directory $$<; }
+	@test -e $$@ || { echo 'error: notebook $(1) ran but did not write $$@' >&2; exit 1; }
+endef
+
+$(eval $(call notebook,01_synset_analysis,synset_counts.parquet,))
+$(eval $(call notebook,02_vocab_pruning,vocabulary.parquet,synset_counts.parquet))
+$(eval $(call notebook,03_imagenet_overlap,label_matches.parquet,vocabulary.parquet))
+$(eval $(call notebook,04_pretrain,pretrain/model.safetensors,vocabulary.parquet))
+$(eval $(call notebook,05_probe,probe.parquet,pretrain/model.safetensors))
+$(eval $(call notebook,06_transfer_init,transfer_init.parquet,pretrain/model.safetensors label_matches.parquet))
+
+.PRECIOUS: $(RENDERED) $(ARTEFACTS)
+
+run: $(RENDERED) $(ARTEFACTS)
+	@echo '$(OUT)/index.html is up to date'
+
+# The parameters are checked each time, before anything runs; a notebook's share changes only if one of its own values does.
+parameters: | $(READY)
+	@$(PYTHON) -m catlip_lite.tasks.render.parameters --run '$(RUN)' --params '$(PARAMS)'
+
+$(SHARES): parameters ; @:
+
+# Which library modules a notebook imports, written when it was executed.
+-include $(RENDERED:.ipynb=.d)
+
+html: | $(READY)
+	@$(PYTHON) -m catlip_lite.tasks.render --pages-only --run '$(RUN)'
+
+# ---------------------------------------------------------------- work on the project
+
+test: export PYTHONHASHSEED := 0
+test: | $(READY)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	@rm -rf outputs/smoke
+	$(PYTHON) -m pytest tests --nbmake --nbmake-timeout=900 --durations=10 notebooks
+
+lab: | $(READY)
+	cd notebooks && ../$(VENV)/bin/jupyter lab
+
+format: | $(READY)
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+clean:
+	@if [ -d outputs ]; then find outputs -mindepth 1 -maxdepth 1 ! -name published -exec rm -rf {} +; fi
+
+clean-all: clean
+	rm -rf $(VENV)
