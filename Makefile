@@ -17,7 +17,7 @@ OUT      = outputs/$(RUN)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lab html format clean clean-all parameters
+.PHONY: help run test lab html publish format clean clean-all parameters
 ifneq ($(words $(RUN)),1)
 $(error RUN='$(RUN)' must be one plain folder name: it becomes outputs/RUN)
 endif
@@ -27,6 +27,7 @@ help:
 	@echo 'make test     style, tests, and every notebook in its smallest form'
 	@echo 'make lab      the notebooks in JupyterLab'
 	@echo 'make html     write a run'"'"'s pages again, executing nothing (RUN=name)'
+	@echo 'make publish  copy a run'"'"'s pages to outputs/published/, without artwork that is not ours (RUN=name)'
 	@echo 'make format   put code and notebooks in the house style'
 	@echo 'make clean    remove all of outputs/ but outputs/published/; clean-all removes $(VENV) too'
 
@@ -97,6 +98,9 @@ $(SHARES): parameters ; @:
 
 html: | $(READY)
 	@$(PYTHON) -m catlip_lite.tasks.render --pages-only --run '$(RUN)'
+
+publish: | $(READY)
+	@$(PYTHON) -m catlip_lite.tasks.render --publish --run '$(RUN)'
 
 # ---------------------------------------------------------------- work on the project
 

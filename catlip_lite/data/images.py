@@ -73,7 +73,7 @@ class Augmentation:
 
 AUGMENTATIONS = {
     "paper": Augmentation(),
-    "drawings": Augmentation(crop_scale=(0.5, 1.4), crop_ratio=(0.8, 1.25), rotate=15, shear=0.15, colour=0.5),
+    "drawings": Augmentation(crop_scale=(0.7, 1.3), crop_ratio=(0.8, 1.25), rotate=10, shear=0.1, colour=0.3),
     "none": Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
 import time
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..artefacts import provenance
+from ..artefacts import atomic_path, provenance
 from ..data.corpus import Corpus, ShardIndex, index_shards
 from ..data.images import AUGMENTATIONS
 from ..data.shards import read_samples
@@ -102,17 +104,14 @@ def pretrain(
 ) -> PretrainedModel:
     """Train, or continue, or just load what is finished; the EMA's weights are kept in `run/pretrain/`.
 
-    Raises ValueError if the folder holds a run with another recipe or vocabulary.
+    A folder that holds another run (recipe, vocabulary or corpus) is kept under a new name, `pretrain-1` and so on.
     """
     folder = run / "pretrain"
     facts = {"recipe": recipe.as_dict(), "shards": [p.name for p in corpus.index.paths], "images": len(corpus)}
+    _claim(folder, {**facts, "wnids": vocabulary.wnids})
     if (folder / "model.safetensors").is_file():
-        finished = load(folder)
-        same = finished.config.get("recipe") == recipe.as_dict() and finished.vocabulary.wnids == vocabulary.wnids
-        if same and finished.config.get("images") == len(corpus):
-            print(f"{folder} holds this very run, finished: nothing to train", flush=True)
-            return finished
-        raise ValueError(f"{folder} holds a model of another recipe, vocabulary or corpus: choose another `run` or delete it")
+        print(f"{folder} holds this very run, finished: nothing to train", flush=True)
+        return load(folder)
     network = create_network(recipe, vocabulary)
     where = choose_device(device)
     print(f"training {recipe.model} for {recipe.max_steps:,} steps on {where}", flush=True)
@@ -128,6 +127,22 @@ def pretrain(
     )
     save_pretrained(folder, state, vocabulary, model=recipe.model, image_size=recipe.image_size, **facts)
     return load(folder)
+
+
+def _claim(folder: Path, identity: dict) -> None:
+    """Make `folder` the place of this run, moving another run's out of the way."""
+    marker = folder / "run.json"
+    if folder.is_dir() and any(folder.iterdir()):
+        there = json.loads(marker.read_text()) if marker.is_file() else {}
+        changed = [name for name, value in identity.items() if there.get(name) != json.loads(json.dumps(value))]
+        if not changed:
+            return
+        free = next(p for n in itertools.count(1) if not (p := folder.with_name(f"{folder.name}-{n}")).exists())
+        folder.rename(free)
+        print(f"{folder} held another run (other {', '.join(changed)}): it is kept as {free}", flush=True)
+    folder.mkdir(exist_ok=True)
+    with atomic_path(marker) as staging:
+        staging.write_text(json.dumps(identity))
 
 
 class TrainingReporter:

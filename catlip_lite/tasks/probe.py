@@ -124,18 +124,25 @@ def paper_probe(data: ProbeData, seed: int = 0) -> tuple[float, dict[str, np.nda
 def logistic_probe(data: ProbeData) -> tuple[float, dict[str, np.ndarray]]:
     """Multinomial logistic regression to convergence (L-BFGS); its setting is C, the inverse of the L2 penalty."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
-    def fit(part: Features, penalty: float):
-        pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=penalty / part.features.shape[1], max_iter=200))
-        return pipeline.fit(part.features, part.labels)
+    mean, std = data.fit.features.mean(0), data.fit.features.std(0) + 1e-6
 
-    def scores(model, part: Features) -> np.ndarray:
-        return _spread(model.decision_function(part.features), list(model.classes_), data.classes)
+    def standardised(part: Features) -> np.ndarray:
+        return (part.features - mean) / std
 
-    best = max(INVERSE_PENALTIES, key=lambda c: _top1(scores(fit(data.fit, c), data.validation), data))
-    model = fit(data.everything, best)
+    def scores(model: LogisticRegression, part: Features) -> np.ndarray:
+        return _spread(model.decision_function(standardised(part)), list(model.classes_), data.classes)
+
+    # From strong to weak penalty, each fit starting from the last: a fraction of the iterations of separate fits.
+    model = LogisticRegression(max_iter=1000, tol=1e-3, warm_start=True)
+    validated = {}
+    for penalty in INVERSE_PENALTIES:
+        model.set_params(C=penalty / data.fit.features.shape[1]).fit(standardised(data.fit), data.fit.labels)
+        validated[penalty] = _top1(scores(model, data.validation), data)
+    best = max(validated, key=validated.get)
+    everything = data.everything
+    model = LogisticRegression(C=best / everything.features.shape[1], max_iter=1000, tol=1e-3)
+    model.fit(standardised(everything), everything.labels)
     return best, {name: scores(model, test) for name, test in data.tests.items()}
 
 

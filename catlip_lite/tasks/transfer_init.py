@@ -1,7 +1,7 @@
 """Notebook 06: Transfer Init against Random Init by labelled-data size (paper section 4.1, figure 5), and zero-shot.
 
 A target label takes the pre-trained head's row of its synset, several synsets their mean, none a random row. Both heads are
-then trained alike on frozen features; learning rates are chosen on a validation group, never on test.
+then trained alike on frozen features; learning rates are chosen on labelled images set aside, never on test.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..data.labelled import load_labelled
 from ..labels import LabelSet, Vocabulary, match_labels
 from ..models import PretrainedModel, zero_shot_scores
 from ..training.heads import Head, HeadRecipe, random_head, train_head
-from .features import Features, extract, join, model_fingerprint, split_validation
+from .features import Features, extract, join, model_fingerprint
 from .progress import progress
 from .scoring import top_k_hits
 
@@ -125,11 +125,12 @@ def prepare_task(
     vocabulary: Vocabulary,
     labelled: Sequence[Features],
     tests: Mapping[str, Features],
-    validation_group: str | None,
+    validation_share: float = 0.2,
 ) -> Task:
     """Split the labelled images (in order of preference) into pool and validation; images of other labels are left out.
 
-    Labels borrow their own synsets' rows where the vocabulary has them, else those of `matches`.
+    Validation is a random share of the preferred images, drawn once with a fixed seed. Labels borrow their own synsets'
+    rows where the vocabulary has them, else those of `matches`.
     Raises ValueError if no image is left in a part.
     """
     label_set = LabelSet("task", tuple(matches["label"]), tuple(tuple(w) for w in matches.get("wnids", matches["matches"])))
@@ -138,13 +139,15 @@ def prepare_task(
     priority = np.repeat(np.arange(len(labelled)), [len(part) for part in labelled])
     everything = join(labelled)
     wanted = np.isin(everything.labels, label_set.names)
-    validating = split_validation(everything, validation_group)
+    if not 0 < validation_share < 1:
+        raise ValueError(f"validation_share={validation_share} must be between 0 and 1: it chooses the learning rates")
+    validating = (priority == 0) & (np.random.default_rng(0).random(len(everything)) < validation_share)
     pool, validation = wanted & ~validating, wanted & validating
     tests = {name: part.take(np.isin(part.labels, label_set.names)) for name, part in tests.items()}
     if not pool.any() or not validation.any() or any(len(part) == 0 for part in tests.values()):
         raise ValueError(
-            f"labelled images {pool.sum()}, validation {validation.sum()} (group {validation_group!r}), tests "
-            f"{[len(p) for p in tests.values()]}: none may be empty; do labels and groups have the names you gave?"
+            f"labelled images {pool.sum()}, validation {validation.sum()}, tests {[len(p) for p in tests.values()]}: none may "
+            "be empty; do the labelled images and the tests have labels in common?"
         )
     return Task(label_set, rows, everything.take(pool), priority[pool], everything.take(validation), tests)
 

@@ -16,7 +16,7 @@ PAPER_MICRO_BATCH = {"vit_ti16": 1024, "vit_s16": 1024, "vit_b16": 1024, "vit_l1
 
 # The demo's model, for two CPU cores; max_steps is the smoke run's minute, params/demo.yaml trains on.
 DEMO = {
-    "image_size": 48, "batch_size": 128, "max_steps": 150, "warmup_steps": 50, "weight_decay": 0.1, "lr": 3e-3,
+    "image_size": 32, "batch_size": 64, "max_steps": 300, "warmup_steps": 50, "weight_decay": 0.1, "lr": 1e-3,
     "ema_momentum": 2e-3, "augmentation": "drawings", "head_bias": None,
 }  # fmt: skip
 

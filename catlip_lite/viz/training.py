@@ -79,7 +79,7 @@ def plot_zero_shot(accuracy: dict, nearest_pixels: float, chance: float) -> Figu
     bars = {
         "zero-shot": (accuracy["top-1"], COLOURS["blue"]),
         "zero-shot, prior\nnot corrected": (accuracy["top-1 without prior correction"], COLOURS["sky"]),
-        "nearest pixels,\none labelled image\na class": (nearest_pixels, COLOURS["orange"]),
+        "nearest pixels,\none vendor labelled": (nearest_pixels, COLOURS["orange"]),
         "chance": (chance, COLOURS["grey"]),
     }
     figure, axis = plt.subplots(figsize=(7.5, 3.8))
@@ -87,7 +87,7 @@ def plot_zero_shot(accuracy: dict, nearest_pixels: float, chance: float) -> Figu
     axis.bar_label(drawn, [f"{v:.1%}" for v, _ in bars.values()], padding=2)
     verdict = "beats" if accuracy["top-1"] > nearest_pixels else "trails"
     axis.set_title(f"Without a single label, the head {verdict} the nearest labelled picture")
-    axis.set(ylabel=f"top-1 over {accuracy['classes']} classes", ylim=(0, None))
+    axis.set(ylabel=f"top-1 over {accuracy['classes']} classes", ylim=(0, 1.12 * max(v for v, _ in bars.values())))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.grid(False, axis="x")
     return finished(figure)
@@ -98,6 +98,7 @@ def plot_probes(table: pd.DataFrame) -> Figure:
     use_theme()
     tests = list(table["test"].unique())
     figure, axes = plt.subplots(1, len(tests), figsize=(6.2 * len(tests), 4), sharey=True, squeeze=False)
+    axes[0, 0].set_ylim(0, 1.08 * table["top-1"].max())
     for axis, test in zip(axes[0], tests, strict=True):
         part = table[table["test"] == test]
         sns.barplot(
@@ -111,9 +112,9 @@ def plot_probes(table: pd.DataFrame) -> Figure:
         axis.set_xticks(axis.get_xticks(), [t.get_text().replace(" (", "\n(") for t in axis.get_xticklabels()])
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axis.grid(False, axis="x")
-        axis.get_legend().set_title("features")
-        sns.move_legend(axis, "upper left", bbox_to_anchor=(0, 0.98))
-        axis.set_ylim(0, part["top-1"].max() * 1.45)
+        handles, names = axis.get_legend_handles_labels()
+        axis.get_legend().remove()
+    figure.legend(handles, names, title="features", loc="outside right center")
     return finished(figure)
 
 
@@ -143,7 +144,7 @@ def plot_learning_curve(curve: pd.DataFrame, metric: str = "top-1") -> Figure:
         axis.set_title(f"{test}: Transfer Init leads at {sum(ahead)} of {len(ahead)} sizes")
         axis.set_xticks(range(len(order)), list(order))
         axis.set(xlabel="labelled images", ylabel=metric, ylim=(0, None))
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.yaxis.set_major_formatter(PercentFormatter(1))
         axis.legend(loc="lower right")
     return finished(figure)
 

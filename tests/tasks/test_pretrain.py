@@ -2,6 +2,7 @@
 
 import pytest
 
+import catlip_lite
 from catlip_lite.data.labelled import load_labelled
 from catlip_lite.labels import CaptionLabeler
 from catlip_lite.tasks import pretrain as task
@@ -28,10 +29,13 @@ def test_a_finished_run_is_recognised(tmp_path, shards, vocabulary, capsys):
     assert "nothing to train" in capsys.readouterr().out
 
 
-def test_another_recipe_does_not_overwrite_a_finished_run(tmp_path, shards, vocabulary):
-    start(tmp_path, shards, vocabulary)
-    with pytest.raises(ValueError, match="choose another `run` or delete it"):
-        start(tmp_path, shards, vocabulary, lr=1.0)
+def test_another_recipe_keeps_the_finished_run_under_a_new_name(tmp_path, shards, vocabulary, capsys):
+    first = start(tmp_path, shards, vocabulary)
+    start(tmp_path, shards, vocabulary, lr=0.5)
+    assert "held another run (other recipe): it is kept as" in capsys.readouterr().out
+    kept = catlip_lite.load(tmp_path / "pretrain-1")
+    assert kept.network.head.weight.tolist() == first.network.head.weight.tolist()
+    assert catlip_lite.load(tmp_path / "pretrain").config["recipe"]["lr"] == 0.5
 
 
 def test_the_head_starts_at_the_log_prior_odds_or_the_given_bias(vocabulary):

@@ -167,3 +167,17 @@ def test_a_widget_is_frozen_to_what_it_showed():
 @pytest.mark.parametrize(("seconds", "said"), [(7.6, "8 s"), (80, "1 min 20 s"), (120, "2 min"), (7500, "2 h 5 min")])
 def test_runtimes_are_said_as_people_say_them(seconds, said):
     assert duration(seconds) == said
+
+
+def test_published_pages_leave_out_artwork_and_keep_the_rest(workbook):
+    path = workbook / "notebooks/01_first.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[2].metadata["tags"] = ["artwork"]
+    nbformat.write(notebook, path)
+    render(workbook)
+    assert main(["--publish", "--run", "trial"]) == 0
+    page = (workbook / "outputs/published/trial/01_first.html").read_text()
+    assert "threshold 7" not in page
+    assert "not ours to publish" in page
+    assert "<strong>7</strong> is the threshold of trial" in page
+    assert "01_first.html" in (workbook / "outputs/published/trial/index.html").read_text()

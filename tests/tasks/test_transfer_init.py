@@ -32,10 +32,10 @@ def made_features(labels, groups, seed=0):
 @pytest.fixture
 def downstream(model):
     matches = task.match_task_labels(["apple", "cat", "dog"], model.vocabulary, min_similarity=1.0)
-    first = made_features(["apple", "cat", "dog"] * 2, ["A"] * 6)
-    second = made_features(["apple", "cat", "dog"] * 4, ["B"] * 6 + ["C"] * 6, seed=1)
+    first = made_features(["apple", "cat", "dog"] * 3, ["A"] * 9)
+    second = made_features(["apple", "cat", "dog"] * 2, ["B"] * 6, seed=1)
     test = made_features(["apple", "cat", "dog"] * 5, ["D"] * 15, seed=2)
-    return task.prepare_task(matches, model.vocabulary, [first, second], {"test": test}, validation_group="C")
+    return task.prepare_task(matches, model.vocabulary, [first, second], {"test": test}, validation_share=0.4)
 
 
 def test_a_label_takes_the_row_of_its_synset(model):
@@ -69,8 +69,9 @@ def test_restaurant_kitchen_borrows_two_rows_and_a_stranger_none():
 
 
 def test_draws_take_the_preferred_images_first(downstream):
-    chosen = task.draw(downstream, task.Budget(shots=3), seed=0)
-    assert [(downstream.priority[chosen] == 0).sum(), (downstream.priority[chosen] == 1).sum()] == [6, 3]
+    chosen = task.draw(downstream, task.Budget(shots=4), seed=0)
+    preferred = (downstream.priority == 0).sum()
+    assert [(downstream.priority[chosen] == 0).sum(), len(chosen)] == [preferred, 12]
 
 
 def test_draws_differ_between_seeds_and_repeat_for_one(downstream):
@@ -83,9 +84,11 @@ def test_fractions_are_of_all_labelled_images(downstream):
     assert len(task.draw(downstream, task.Budget(fraction=0.25), seed=0)) == round(0.25 * len(downstream.pool))
 
 
-def test_validation_images_are_never_drawn(downstream):
-    assert set(downstream.pool.groups) == {"A", "B"}
-    assert set(downstream.validation.groups) == {"C"}
+def test_validation_is_set_aside_from_the_preferred_images(downstream):
+    assert set(downstream.validation.groups) == {"A"}
+    assert len(downstream.validation) + (downstream.priority == 0).sum() == 9
+    pool = {row.tobytes() for row in downstream.pool.features}
+    assert not pool & {row.tobytes() for row in downstream.validation.features}
 
 
 def test_without_images_nothing_is_trained(downstream, model):

@@ -2,19 +2,22 @@
 
 Reads a notebook and the run's YAML; gives outputs/<run>/notebooks/<name>.ipynb (executed), outputs/<run>/<name>.html and
 outputs/<run>/index.html. With `--pages-only` nothing is executed: the pages of what was executed earlier are written again.
+With `--publish` these pages are written to outputs/published/<run>/, without pictures that belong to others.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from ..run_folder import open_run, workbook_path, workbook_root
 from .execution import NotebookFailed, execute
 from .imports import write_rule
 from .index_page import notebook_title, write_index
-from .notebook_page import write_notebook_page
+from .notebook_page import withhold_artwork, write_notebook_page
 from .parameters import notebook_paths, parameters_by_notebook
 
 
@@ -49,6 +52,23 @@ def render_pages(run: str) -> Path:
     return write_index(folder, workbook_path("notebooks"))
 
 
+def publish(run: str) -> Path:
+    """Write a run's pages and index to outputs/published/<run>/, artwork withheld; gives the index."""
+    executed = finished_notebooks(open_run(run) / "notebooks")
+    published = workbook_path("outputs/published") / run
+    published.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as staging:
+        folder = Path(staging) / run
+        (folder / "notebooks").mkdir(parents=True)
+        for path in executed:
+            shown = withhold_artwork(path, folder / "notebooks" / path.name)
+            write_notebook_page(shown, folder / f"{path.stem}.html", notebook_title(shown))
+        write_index(folder, workbook_path("notebooks"))
+        for page in folder.glob("*.html"):
+            shutil.copyfile(page, published / page.name)
+    return published / "index.html"
+
+
 def finished_notebooks(folder: Path) -> list[Path]:
     """The executed notebooks of a run that went well, in order."""
     return [path for path in notebook_paths(folder) if not path.name.endswith(".failed.ipynb")]
@@ -61,12 +81,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run", required=True, help="name of the run: outputs/<run>")
     parser.add_argument("--params", type=Path, help="YAML file of parameters (params/<run>.yaml if not given)")
     parser.add_argument("--pages-only", action="store_true", help="execute nothing; write the HTML pages and the index again")
+    parser.add_argument("--publish", action="store_true", help="execute nothing; write pages to share to outputs/published/")
     given = parser.parse_args(arguments)
-    if (given.notebook is None) != given.pages_only:
-        parser.error("give either a notebook or --pages-only")
+    if (given.notebook is not None) + given.pages_only + given.publish != 1:
+        parser.error("give one of: a notebook, --pages-only, --publish")
     try:
-        if given.pages_only:
-            print(render_pages(given.run))
+        if given.pages_only or given.publish:
+            print((publish if given.publish else render_pages)(given.run))
         else:
             render_notebook(given.notebook, given.params or workbook_path(f"params/{given.run}.yaml"), given.run)
     except (NotebookFailed, OSError, ValueError) as error:

@@ -15,6 +15,8 @@ from ...artefacts import atomic_path
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+ARTWORK_TAG = "artwork"
+ARTWORK_NOTE = "*Pictures by others stand here when you run this notebook; they are not ours to publish.*"
 WIDGET_NOTE = "*A widget, frozen at its first view: open the notebook with `make lab` to use it.*"
 
 # nbconvert's lab template loads scripts from the web in its header. Only MathJax stays, for notebooks with formulas: without
@@ -50,6 +52,16 @@ def write_notebook_page(notebook: Path, page: Path, title: str) -> None:
     html, _ = exporter.from_notebook_node(content, resources=resources)
     with atomic_path(page) as staging:
         staging.write_text(html, encoding="utf-8")
+
+
+def withhold_artwork(executed: Path, copy: Path) -> Path:
+    """Copy an executed notebook, the outputs of cells tagged `artwork` replaced by a note; gives the copy."""
+    content = nbformat.read(executed, as_version=4)
+    for cell in content.cells:
+        if cell.cell_type == "code" and ARTWORK_TAG in cell.metadata.get("tags", []):
+            cell.outputs = [nbformat.v4.new_output("display_data", {"text/markdown": ARTWORK_NOTE})]
+    nbformat.write(content, copy)
+    return copy
 
 
 def freeze_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
