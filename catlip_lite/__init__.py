@@ -7,8 +7,8 @@ import importlib.metadata
 __version__ = importlib.metadata.version("catlip-lite")
 
 
-def load(folder, device=None):
+def load(folder, device=None, precision="fp32"):
     """A pre-trained model from the folder that notebook 04 wrote: see `catlip_lite.models.load`."""
     from .models import load as load_pretrained  # here, so that `catlip_lite.labels` needs no torch
 
-    return load_pretrained(folder, device)
+    return load_pretrained(folder, device, precision)

@@ -20,6 +20,7 @@ from torch import nn
 from ..artefacts import atomic_path, provenance
 from ..data.images import centre_crop, decode, to_rgb
 from ..labels import LabelSet, Vocabulary
+from .precision import choose_device, choose_precision, prefer_plain_attention
 from .vit import create_vit
 
 ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray | torch.Tensor
@@ -39,8 +40,11 @@ def save_pretrained(
     return folder
 
 
-def load(folder: str | os.PathLike, device: str | torch.device | None = None) -> PretrainedModel:
-    """The model that notebook 04 wrote. Raises FileNotFoundError or ValueError with advice."""
+def load(folder: str | os.PathLike, device: str | torch.device | None = None, precision: str = "fp32") -> PretrainedModel:
+    """The model that notebook 04 wrote. precision: "fp32", "bf16" or "auto" (bf16 where the device has it).
+
+    Raises FileNotFoundError or ValueError with advice.
+    """
     folder = Path(folder)
     weights = folder / "model.safetensors"
     if not weights.is_file():
@@ -56,7 +60,7 @@ def load(folder: str | os.PathLike, device: str | torch.device | None = None) ->
         )
     network = create_vit(config["model"], num_classes=head, image_size=config["image_size"])
     network.load_state_dict(load_file(weights))
-    return PretrainedModel(network, vocabulary, config, device)
+    return PretrainedModel(network, vocabulary, config, device, precision)
 
 
 class PretrainedModel:
@@ -65,8 +69,18 @@ class PretrainedModel:
     Images may be paths, encoded bytes, PIL images, uint8 arrays [H, W, 3], or uint8 tensors [3, H, W]; one or a list.
     """
 
-    def __init__(self, network: nn.Module, vocabulary: Vocabulary, config: dict, device: str | torch.device | None = None):
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    def __init__(
+        self,
+        network: nn.Module,
+        vocabulary: Vocabulary,
+        config: dict,
+        device: str | torch.device | None = None,
+        precision: str = "fp32",
+    ):
+        self.device = choose_device(device)
+        self.dtype = choose_precision(self.device, precision)
+        if self.device.type == "cpu" and self.dtype == torch.bfloat16:
+            prefer_plain_attention(network)
         self.network = network.to(self.device).eval()
         self.vocabulary, self.config = vocabulary, config
 
@@ -81,10 +95,11 @@ class PretrainedModel:
         views = self.views(images)
         features, logits = [], []
         for part in views.split(batch_size):
-            tokens = self.network.forward_features(part.to(self.device).float().div_(255))
-            feature = self.network.forward_head(tokens, pre_logits=True)
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                tokens = self.network.forward_features(part.to(self.device).float().div_(255))
+                feature = self.network.forward_head(tokens, pre_logits=True)
             features.append(feature.float().cpu())
-            logits.append(self.network.head(feature).float().cpu())
+            logits.append(self.network.head(feature.float()).cpu())
         return torch.cat(features).numpy(), torch.cat(logits).numpy()
 
     def embed(self, images: ImageLike | Sequence[ImageLike]) -> np.ndarray:

@@ -18,7 +18,8 @@ from ..data.images import AUGMENTATIONS
 from ..data.shards import read_samples
 from ..labels import CaptionLabeler, LabelSet, Vocabulary, count_synsets
 from ..models import PretrainedModel, create_vit, label_rows, load, save_pretrained, zero_shot_scores
-from ..training.loop import choose_device, train
+from ..models.precision import choose_device
+from ..training.loop import train
 from ..training.recipes import Recipe
 from ..training.recipes import recipe_for as recipe_for
 from .progress import LINE_EVERY_SECONDS, is_interactive, progress
@@ -111,7 +112,7 @@ def pretrain(
     _claim(folder, {**facts, "wnids": vocabulary.wnids})
     if (folder / "model.safetensors").is_file():
         print(f"{folder} holds this very run, finished: nothing to train", flush=True)
-        return load(folder)
+        return load(folder, device, precision)
     network = create_network(recipe, vocabulary)
     where = choose_device(device)
     print(f"training {recipe.model} for {recipe.max_steps:,} steps on {where}", flush=True)
@@ -126,7 +127,7 @@ def pretrain(
         on_log=TrainingReporter(recipe.max_steps),
     )
     save_pretrained(folder, state, vocabulary, model=recipe.model, image_size=recipe.image_size, **facts)
-    return load(folder)
+    return load(folder, device, precision)
 
 
 def _claim(folder: Path, identity: dict) -> None:

@@ -176,7 +176,8 @@ METHODS = {
 
 
 def compare_backbones(backbones: Mapping[str, ProbeData]) -> tuple[pd.DataFrame, dict]:
-    """Every method on every backbone: a table (backbone, method, setting, validation-free test figures) and the scores.
+    """Every method on every backbone: a table (backbone, method, setting, test, images, top-1, top-5, standard error of top-1)
+    and the scores behind it.
 
     Scores are keyed by (backbone, method, test): float [N, C].
     """
@@ -190,6 +191,7 @@ def compare_backbones(backbones: Mapping[str, ProbeData]) -> tuple[pd.DataFrame,
             rows.append(
                 {"backbone": backbone, "method": method, "setting": setting, "test": name, "images": len(test)}
                 | {f"top-{k}": hit for k, hit in hits.items()}
+                | {"standard error": (hits[1] * (1 - hits[1]) / len(test)) ** 0.5}
             )
             all_scores[backbone, method, name] = scores[name]
     return pd.DataFrame(rows), all_scores
@@ -226,8 +228,8 @@ def findings(table: pd.DataFrame) -> str:
     lines = []
     for test, part in table.groupby("test", sort=False):
         best = part.loc[part.groupby("backbone", sort=False)["top-1"].idxmax()]
-        told = ", ".join(f"{row['backbone']} **{row['top-1']:.3f}** ({row['method']})" for _, row in best.iterrows())
-        lines.append(f"- {test}, {part['images'].iloc[0]} images, best top-1: {told}.")
+        told = [f"{r['backbone']} **{r['top-1']:.3f}** ± {r['standard error']:.3f} ({r['method']})" for _, r in best.iterrows()]
+        lines.append(f"- {test}, {part['images'].iloc[0]} images, best top-1: {', '.join(told)}.")
     return "\n".join(lines)
 
 

@@ -11,42 +11,20 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..data.corpus import Batch, Corpus
+from ..models.precision import choose_precision, prefer_plain_attention
 from .checkpoints import load_latest, save_checkpoint
 from .losses import bce
 from .optimiser import Ema, create_adamw, learning_rate
 from .recipes import Recipe
 
 logger = logging.getLogger(__name__)
-
-
-def choose_device(device: str | None = None) -> torch.device:
-    """The named device, or the best one there is."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def choose_precision(device: torch.device, precision: str = "auto") -> torch.dtype:
-    """The dtype in which the model computes: bf16 where the device has it ("auto", "bf16"), else fp32 ("fp32").
-
-    On CPUs "auto" takes bf16 if there are AMX tiles, which more than halve the time of a step. Raises ValueError otherwise.
-    """
-    if precision not in ("auto", "bf16", "fp32"):
-        raise ValueError(f"precision={precision!r} is unknown: choose auto, bf16 or fp32")
-    on_gpu = device.type == "cuda"
-    has_bf16 = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and has_bf16) else torch.float32
-
-
-def prefer_plain_attention(model: nn.Module) -> None:
-    """Have a timm ViT compute attention by matrix products: PyTorch's fused one is ten times slower in bf16 on a CPU."""
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False
 
 
 def train_step(
@@ -97,46 +75,67 @@ def train(
     optimiser = create_adamw(model, recipe.weight_decay)
     ema = Ema(model, recipe.ema_momentum)
     start = _resume(folder, model, optimiser, ema, recipe)
-    log = _open_log(folder / "log.jsonl", start)
-    losses, waited, since = [], 0.0, time.perf_counter()
     stream = iter(corpus.batches(start * recipe.accumulate, recipe.max_steps * recipe.accumulate, recipe.micro_batch))
-    with log:
+    meter = _Meter(recipe)
+    with _open_log(folder / "log.jsonl", start) as log:
         for step in range(start, recipe.max_steps):
-            before = time.perf_counter()
-            batches = [next(stream).to(device) for _ in range(recipe.accumulate)]
-            waited += time.perf_counter() - before
+            with meter.waiting():
+                batches = [next(stream).to(device) for _ in range(recipe.accumulate)]
             lr = learning_rate(
                 step, max_steps=recipe.max_steps, warmup_steps=recipe.warmup_steps, lr=recipe.lr, min_lr=recipe.min_lr
             )
             loss, norm = train_step(model, optimiser, batches, lr, recipe.clip, dtype)
             ema.update(model, step)
-            losses.append(loss)
+            meter.losses.append(loss)
 
             done = step + 1
             if done % log_every == 0 or done == recipe.max_steps:
-                mean_loss, norm = torch.stack(losses).mean().item(), norm.item()
-                seconds = time.perf_counter() - since
-                entry = {
-                    "step": done,
-                    "loss": mean_loss,
-                    "lr": lr,
-                    "grad_norm": norm,
-                    "images_per_second": len(losses) * recipe.batch_size / seconds,
-                    "data_wait": waited / seconds,
-                    "eta_seconds": (recipe.max_steps - done) * seconds / len(losses),
-                }
-                if not math.isfinite(mean_loss):
+                entry = meter.read(done, lr, norm)
+                if not math.isfinite(entry["loss"]):
                     raise FloatingPointError(
-                        f"the loss became {mean_loss} at step {done}: lower lr ({recipe.lr}); the last checkpoint is intact"
+                        f"the loss became {entry['loss']} at step {done}: lower lr ({recipe.lr}); the last checkpoint is intact"
                     )
                 log.write(json.dumps(entry) + "\n")
                 log.flush()
                 on_log(entry)
-                losses, waited, since = [], 0.0, time.perf_counter()
             if done % checkpoint_every == 0 or done == recipe.max_steps:
                 state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "ema": ema.state}
                 save_checkpoint(folder / "checkpoints", done, {**state, "recipe": recipe.as_dict()})
     return ema.state
+
+
+class _Meter:
+    """Losses, waiting and time since the last reading; losses stay on the device until they are read."""
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self._restart()
+
+    def _restart(self) -> None:
+        self.losses, self.waited, self.since = [], 0.0, time.perf_counter()
+
+    @contextmanager
+    def waiting(self):
+        """Counts the time within as waiting for data."""
+        before = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - before
+
+    def read(self, done: int, lr: float, norm: torch.Tensor) -> dict:
+        """The line of the log for the steps since the last one; starts anew."""
+        loss, norm = torch.stack(self.losses).mean().item(), norm.item()  # waits for the device
+        seconds, steps = time.perf_counter() - self.since, len(self.losses)
+        entry = {
+            "step": done,
+            "loss": loss,
+            "lr": lr,
+            "grad_norm": norm,
+            "images_per_second": steps * self.recipe.batch_size / seconds,
+            "data_wait": self.waited / seconds,
+            "eta_seconds": (self.recipe.max_steps - done) * seconds / steps,
+        }
+        self._restart()
+        return entry
 
 
 def _resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema, recipe: Recipe) -> int:
@@ -144,6 +143,11 @@ def _resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, em
     state = load_latest(folder / "checkpoints")
     if state is None:
         return 0
+    there, here = len(state["model"]["head.bias"]), len(model.head.bias)
+    if there != here:
+        raise ValueError(
+            f"{folder} holds a run with {there:,} classes, the vocabulary has {here:,}: pass the vocabulary it was trained with"
+        )
     changed = {k: (v, recipe.as_dict()[k]) for k, v in state["recipe"].items() if recipe.as_dict().get(k) != v}
     if changed:
         told = ", ".join(f"{k} was {old}, is {new}" for k, (old, new) in changed.items())

@@ -94,7 +94,7 @@ def plot_zero_shot(accuracy: dict, nearest_pixels: float, chance: float) -> Figu
 
 
 def plot_probes(table: pd.DataFrame) -> Figure:
-    """Top-1 of every probe, by backbone; a panel a test set."""
+    """Top-1 of every probe, by backbone; a panel a test set; whiskers are a standard error either way."""
     use_theme()
     tests = list(table["test"].unique())
     figure, axes = plt.subplots(1, len(tests), figsize=(6.2 * len(tests), 4), sharey=True, squeeze=False)
@@ -104,8 +104,10 @@ def plot_probes(table: pd.DataFrame) -> Figure:
         sns.barplot(
             part, x="method", y="top-1", hue="backbone", ax=axis, palette=[COLOURS[c] for c in ("blue", "orange", "grey")]
         )
-        for container in axis.containers:
-            axis.bar_label(container, fmt=lambda v: f"{v:.0%}", padding=2, fontsize=9)
+        for container, (_, mine) in zip(list(axis.containers), part.groupby("backbone", sort=False), strict=True):
+            centres = [bar.get_x() + bar.get_width() / 2 for bar in container]
+            axis.errorbar(centres, mine["top-1"], mine["standard error"], fmt="none", color="black", linewidth=1)
+            axis.bar_label(container, fmt=lambda v: f"{v:.0%}", label_type="center", color="white", fontsize=9)
         best = part.loc[part["top-1"].idxmax()]
         axis.set_title(f"{test}: best is {best['backbone']}, {best['top-1']:.0%}")
         axis.set(xlabel="", ylabel="top-1")
@@ -127,6 +129,7 @@ def plot_learning_curve(curve: pd.DataFrame, metric: str = "top-1") -> Figure:
     for axis, test in zip(axes[0], tests, strict=True):
         part = curve[curve["test"] == test]
         order = {name: i for i, name in enumerate(part["budget"].unique())}
+        mean_images = part.groupby("budget", sort=False)["images a class"].mean()
         for init, colour in colours.items():
             mine = part[part["init"] == init].groupby("budget", sort=False)[metric].agg(["mean", "min", "max"])
             where = [order[b] for b in mine.index]
@@ -142,8 +145,8 @@ def plot_learning_curve(curve: pd.DataFrame, metric: str = "top-1") -> Figure:
             axis.fill_between(where, mine["min"], mine["max"], color=COLOURS[colour], alpha=0.18, linewidth=0)
         ahead = _leads(part, metric)
         axis.set_title(f"{test}: Transfer Init leads at {sum(ahead)} of {len(ahead)} sizes")
-        axis.set_xticks(range(len(order)), list(order))
-        axis.set(xlabel="labelled images", ylabel=metric, ylim=(0, None))
+        axis.set_xticks(range(len(order)), [f"{name}\n({mean_images[name]:.1f})" for name in order])
+        axis.set(xlabel="labelled images (mean a class)", ylabel=metric, ylim=(0, None))
         axis.yaxis.set_major_formatter(PercentFormatter(1))
         axis.legend(loc="lower right")
     return finished(figure)
