@@ -81,6 +81,18 @@ def load_labelled(
     return LabelledImages(torch.stack(views), np.array(labels), np.array(groups), digest.hexdigest()[:16])
 
 
+def check_labelled(address: str | Path | Sequence[str], *, label_field: str = "label") -> None:
+    """Look at the first image behind each address, before long work. Raises what loading would raise."""
+    for part in [address] if isinstance(address, (str, Path)) else address:
+        name, _, facts = next(_labelled_files(part), (None, None, {}))
+        if name is None:
+            raise ValueError(f"{part} holds no image")
+        if label_field not in facts:
+            raise ValueError(
+                f"{part}: sample {name} has no {label_field!r} in its .json, which has {', '.join(facts) or 'nothing'}"
+            )
+
+
 def _labelled_files(address: str | Path | Sequence[str]) -> Iterator[tuple[str, bytes, dict]]:
     """Name, encoded image and facts of each image."""
     if not isinstance(address, (str, Path)):

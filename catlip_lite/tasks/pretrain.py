@@ -15,17 +15,25 @@ import torch
 from ..artefacts import atomic_path, provenance
 from ..data.corpus import Corpus, ShardIndex, index_shards
 from ..data.images import AUGMENTATIONS
-from ..data.shards import read_samples
+from ..data.labelled import check_labelled
+from ..data.shards import find_shards, read_samples
 from ..labels import CaptionLabeler, LabelSet, Vocabulary, count_synsets
 from ..models import PretrainedModel, create_vit, label_rows, load, save_pretrained, zero_shot_scores
 from ..models.precision import choose_device
 from ..training.loop import train
-from ..training.recipes import Recipe
-from ..training.recipes import recipe_for as recipe_for
+from ..training.recipes import Recipe, recipe_for
 from .progress import LINE_EVERY_SECONDS, is_interactive, progress
 from .scoring import top_k_hits
 
 logger = logging.getLogger(__name__)
+
+
+def check_inputs(model: str, shards, labelled, tests, label_field: str) -> None:
+    """Refuse an unknown model and addresses with nothing behind them now rather than after the training."""
+    recipe_for(model)
+    find_shards(shards)
+    for address in (labelled, tests):
+        check_labelled(address, label_field=label_field)
 
 
 def find_vocabulary(run: Path, vocabulary: str | Path | None, shards, label_mode: str, threshold: int) -> Vocabulary:
@@ -181,6 +189,11 @@ def zero_shot_accuracy(model: PretrainedModel, images, label_set: LabelSet | Non
     label_set = label_set or LabelSet.from_names(images.classes)
     rows = label_rows(label_set, model.vocabulary)
     known = [i for i, r in enumerate(rows) if len(r)]
+    if not known:
+        raise ValueError(
+            f"none of the {len(label_set)} labels of the test images has a synset in the vocabulary: give other `tests`; "
+            "the trained model is written all the same"
+        )
     position = {label_set.names[i]: j for j, i in enumerate(known)}
     target = np.array([position.get(label, -1) for label in images.labels])
     _, logits = model.outputs(images.views)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from catlip_lite.data.labelled import load_labelled
+from catlip_lite.data.labelled import check_labelled, load_labelled
 
 
 def test_shards_give_labels_and_groups(shards):
@@ -36,3 +36,8 @@ def test_fingerprint_changes_with_labels_and_size(shards):
 def test_no_labels_is_said_with_the_field(shards):
     with pytest.raises(ValueError, match="no image has a label: shards need 'species' in their .json"):
         load_labelled(shards, 8, label_field="species")
+
+
+def test_a_missing_label_field_is_told_before_long_work(shards):
+    with pytest.raises(ValueError, match="sample 000000000 has no 'species' in its .json, which has uid, label"):
+        check_labelled([shards], label_field="species")
