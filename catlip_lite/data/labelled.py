@@ -38,6 +38,13 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def sample(self, most: int | None) -> LabelledImages:
+        """At most so many of the images, drawn at random with a fixed seed; None: all."""
+        if most is None or most >= len(self):
+            return self
+        rows = np.sort(np.random.default_rng(0).permutation(len(self))[:most])
+        return LabelledImages(self.views[rows], self.labels[rows], self.groups[rows], f"{self.fingerprint}-{most}")
+
     @property
     def classes(self) -> list[str]:
         """The distinct labels, sorted."""

@@ -41,3 +41,10 @@ def test_no_labels_is_said_with_the_field(shards):
 def test_a_missing_label_field_is_told_before_long_work(shards):
     with pytest.raises(ValueError, match="sample 000000000 has no 'species' in its .json, which has uid, label"):
         check_labelled([shards], label_field="species")
+
+
+def test_a_sample_repeats_and_is_cached_apart_from_the_whole(shards):
+    images = load_labelled(shards, 8)
+    some, again = images.sample(5), images.sample(5)
+    assert some.labels.tolist() == again.labels.tolist()
+    assert (len(some), images.sample(None), some.fingerprint != images.fingerprint) == (5, images, True)
