@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import ftfy
 from nltk.tokenize import NLTKWordTokenizer
 
-from .tagging import COMMON_NOUN_TAGS, NOUN_TAGS, load_tagger
+from .tagging import NOUN_TAGS, load_tagger
 from .wordnet import LEXICOGRAPHER_FILES, load_nouns
 
 MODES = ("corenet", "pos", "compound")
@@ -70,7 +70,6 @@ class CaptionLabeler:
         (equation 1), lemmatised, first noun sense. "corenet": what the reference code does; it tags but never filters,
         and keeps a word only if it is the first lemma of its sense.
     tagger: for mode "pos": "perceptron", "spacy" or "nltk".
-    proper_nouns: for mode "pos": whether NNP and NNPS count as nouns.
 
     A caption that is None or empty has no labels. corenet keeps duplicates, as the reference does; the others give each
     synset once, in order of first mention. Sentence splitting with punkt, which the reference does before it tokenises, is
@@ -78,20 +77,18 @@ class CaptionLabeler:
     clings to its word.
     """
 
-    def __init__(self, mode: str = "compound", *, tagger: str = "perceptron", proper_nouns: bool = True):
+    def __init__(self, mode: str = "compound", *, tagger: str = "perceptron"):
         if mode not in MODES:
             raise ValueError(f"mode={mode!r} is unknown: choose one of {', '.join(MODES)}")
         self.mode = mode
         self.tagger = tagger if mode == "pos" else None
-        self.proper_nouns = proper_nouns
         self._tag = load_tagger(tagger) if mode == "pos" else None
-        self._noun_tags = NOUN_TAGS if proper_nouns else COMMON_NOUN_TAGS
         self._memo: dict[str, str | None] = {}
 
     @property
     def name(self) -> str:
         """Mode and options in one word, for file names, legends and provenance: 'compound', 'pos-spacy'."""
-        return self.mode if self.mode != "pos" else f"pos-{self.tagger}" + ("" if self.proper_nouns else "-common")
+        return self.mode if self.mode != "pos" else f"pos-{self.tagger}"
 
     def label(self, captions: Sequence[str | None]) -> list[list[str]]:
         """WNIDs of each caption, one list a caption: `["A red apple on a table."]` -> `[["n07739125", "n04379243"]]`.
@@ -114,7 +111,7 @@ class CaptionLabeler:
         if self.mode == "corenet":
             return [self._lookup_all(words, _first_lemma_of_first_sense) for words in tokens]
         nouns = (
-            [word for word, tag in zip(words, tags, strict=True) if tag in self._noun_tags]
+            [word for word, tag in zip(words, tags, strict=True) if tag in NOUN_TAGS]
             for words, tags in zip(tokens, self._tag(tokens), strict=True)
         )
         return [self._lookup_all(words, _first_sense) for words in nouns]

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 NOUN_TAGS = frozenset({"NN", "NNS", "NNP", "NNPS"})
-COMMON_NOUN_TAGS = frozenset({"NN", "NNS"})
 
 Tagger = Callable[[Sequence[Sequence[str]]], list[list[str]]]
 

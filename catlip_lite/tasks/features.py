@@ -35,7 +35,8 @@ class Features:
 
 def extract(model: PretrainedModel, images: LabelledImages, cache: Path | None = None) -> Features:
     """Embeddings and logits of all images, from `cache` if this model has seen these images before."""
-    path = cache / f"{model_fingerprint(model)}_{images.fingerprint}.safetensors" if cache else None
+    precision = str(model.dtype).removeprefix("torch.")
+    path = cache / f"{model_fingerprint(model)}_{images.fingerprint}_{precision}.safetensors" if cache else None
     if path is not None and path.is_file():
         stored = load_file(path)
         return Features(stored["features"], stored["logits"], images.labels, images.groups)
@@ -55,7 +56,8 @@ def untrained(model: PretrainedModel, seed: int = 0) -> PretrainedModel:
     network.train()
     with torch.no_grad():
         network(torch.rand(256, 3, model.image_size, model.image_size))
-    return PretrainedModel(network, model.vocabulary, model.config, model.device)
+    precision = "bf16" if model.dtype == torch.bfloat16 else "fp32"
+    return PretrainedModel(network, model.vocabulary, model.config, model.device, precision)
 
 
 def pixel_features(images: LabelledImages) -> Features:

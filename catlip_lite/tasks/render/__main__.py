@@ -13,10 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import nbformat
+
 from ..run_folder import open_run, workbook_path, workbook_root
 from .execution import NotebookFailed, execute
 from .imports import write_rule
-from .index_page import notebook_title, write_index
+from .index_page import key_picture, notebook_title, write_index
 from .notebook_page import withhold_artwork, write_notebook_page
 from .parameters import notebook_paths, parameters_by_notebook
 
@@ -53,7 +55,7 @@ def render_pages(run: str) -> Path:
 
 
 def publish(run: str) -> Path:
-    """Write a run's pages and index to outputs/published/<run>/, artwork withheld; gives the index."""
+    """Write a run's pages, index and key pictures to outputs/published/<run>/, artwork withheld; gives the index."""
     executed = finished_notebooks(open_run(run) / "notebooks")
     published = workbook_path("outputs/published") / run
     published.mkdir(parents=True, exist_ok=True)
@@ -63,9 +65,11 @@ def publish(run: str) -> Path:
         for path in executed:
             shown = withhold_artwork(path, folder / "notebooks" / path.name)
             write_notebook_page(shown, folder / f"{path.stem}.html", notebook_title(shown))
+            (folder / f"{path.stem}.png").write_bytes(key_picture(nbformat.read(shown, as_version=4)))
         write_index(folder, workbook_path("notebooks"))
-        for page in folder.glob("*.html"):
-            shutil.copyfile(page, published / page.name)
+        for file in (*folder.glob("*.html"), *folder.glob("*.png")):
+            if file.stat().st_size:
+                shutil.copyfile(file, published / file.name)
     return published / "index.html"
 
 

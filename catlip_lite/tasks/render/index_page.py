@@ -69,7 +69,7 @@ def read_card(notebook: Path, *, failed: bool = False) -> Card:
         title=_title(content) or notebook.stem,
         question=_as_html(_question(content)),
         finding=_as_html(_finding(content)),
-        thumbnail=_thumbnail(content),
+        thumbnail=_shrink(key_picture(content)),
         seconds=record.get("duration") or 0.0,
         finished=datetime.fromisoformat(record["end_time"]) if record.get("end_time") else None,
         machine=content.metadata.get("catlip_lite", {}).get("machine", ""),
@@ -106,19 +106,23 @@ def _finding(content: nbformat.NotebookNode) -> str:
     return "".join(texts[-1]) if texts else ""
 
 
-def _thumbnail(content: nbformat.NotebookNode) -> bytes:
-    """The last picture, or that of the cell tagged `thumbnail`, small enough for a card."""
+def key_picture(content: nbformat.NotebookNode) -> bytes:
+    """The picture that stands for a notebook, PNG: the last one, or that of the cell tagged `thumbnail`; empty if none."""
     cells = [c for c in content.cells if c.cell_type == "code"]
     tagged = [c for c in cells if "thumbnail" in c.metadata.get("tags", [])]
     for chosen in (tagged, cells):
         data = [o.data["image/png"] for c in chosen for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
         if data:
-            return _shrink(base64.b64decode("".join(data[-1])))
+            return base64.b64decode("".join(data[-1]))
     return b""
 
 
 def _shrink(png: bytes) -> bytes:
+    """The picture small enough for a card; empty if there is none."""
     from PIL import Image
+
+    if not png:
+        return b""
 
     image = Image.open(io.BytesIO(png)).convert("RGBA")
     ground = Image.new("RGBA", image.size, "white")
