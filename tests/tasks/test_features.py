@@ -26,9 +26,9 @@ def test_a_second_extraction_reads_what_the_first_computed(tmp_path, shards, voc
 def test_other_weights_or_images_are_extracted_anew(tmp_path, shards, vocabulary):
     images = load_labelled(shards, 16)
     for model in (made_model(vocabulary, 0), made_model(vocabulary, 1)):
-        extract(model, images, tmp_path)
-        extract(model, images.sample(5), tmp_path)
-    assert len(list(tmp_path.iterdir())) == 4
+        extract(model, images, tmp_path / "cache")
+        extract(model, images.sample(5), tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
 def test_the_untrained_twin_has_other_weights_and_the_same_shape(vocabulary):

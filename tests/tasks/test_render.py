@@ -173,6 +173,7 @@ def test_published_pages_leave_out_artwork_and_keep_the_rest(workbook):
     path = workbook / "notebooks/01_first.ipynb"
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[2].metadata["tags"] = ["artwork"]
+    notebook.cells.append(nbformat.v4.new_code_cell("import pathlib\nprint(pathlib.Path.cwd() / 'file')"))
     nbformat.write(notebook, path)
     render(workbook)
     assert main(["--publish", "--run", "trial"]) == 0
@@ -180,4 +181,5 @@ def test_published_pages_leave_out_artwork_and_keep_the_rest(workbook):
     assert "threshold 7" not in page
     assert "not ours to publish" in page
     assert "<strong>7</strong> is the threshold of trial" in page
+    assert str(workbook) not in page
     assert "01_first.html" in (workbook / "outputs/published/trial/index.html").read_text()

@@ -67,9 +67,14 @@ def publish(run: str) -> Path:
             write_notebook_page(shown, folder / f"{path.stem}.html", notebook_title(shown))
             (folder / f"{path.stem}.png").write_bytes(key_picture(nbformat.read(shown, as_version=4)))
         write_index(folder, workbook_path("notebooks"))
-        for file in (*folder.glob("*.html"), *folder.glob("*.png")):
-            if file.stat().st_size:
-                shutil.copyfile(file, published / file.name)
+        for page in folder.glob("*.html"):
+            text = page.read_text(encoding="utf-8").replace(
+                f"{workbook_root()}/", ""
+            )  # paths of this machine say nothing elsewhere
+            (published / page.name).write_text(text, encoding="utf-8")
+        for picture in folder.glob("*.png"):
+            if picture.stat().st_size:
+                shutil.copyfile(picture, published / picture.name)
     return published / "index.html"
 
 
