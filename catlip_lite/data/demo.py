@@ -25,7 +25,7 @@ from ..labels import name_to_wnids
 from ..labels.labeler import CaptionLabeler
 from .shards import Sample, write_shards
 
-VERSION = "1"  # raise when the corpus changes; each version has its own folder
+VERSION = "2"  # raise when the corpus changes; each version has its own folder
 PRETRAIN_VENDORS = ("Appl", "FB", "Joy", "Twtr", "Wind")
 LABELLED_VENDOR, TEST_VENDOR, STYLE_VENDOR = "Goog", "Sams", "OpenMoji"
 VENDORS = (*PRETRAIN_VENDORS, LABELLED_VENDOR, TEST_VENDOR)
@@ -120,8 +120,11 @@ def collect_motifs() -> list[Motif]:
         motif = facts[codepoint]
         motif.images = {vendor: _on_white(png) for vendor, png in images.items()}
         motifs.append(motif)
-    for motif, png in _openmoji_drawings(motifs):
-        motif.images[STYLE_VENDOR] = png
+    in_style = list(_openmoji_drawings(motifs))
+    times_drawn = Counter(png for _, png in in_style)  # OpenMoji draws some men as it draws the person: a picture of two labels
+    for motif, png in in_style:
+        if times_drawn[png] == 1:
+            motif.images[STYLE_VENDOR] = png
     _name_classes(motifs)
     return motifs
 
