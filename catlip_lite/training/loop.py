@@ -7,7 +7,6 @@ and all randomness are functions of (seed, step).
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -23,8 +22,6 @@ from .checkpoints import load_latest, save_checkpoint
 from .losses import bce
 from .optimiser import Ema, create_adamw, learning_rate
 from .recipes import Recipe
-
-logger = logging.getLogger(__name__)
 
 
 def train_step(
@@ -156,7 +153,7 @@ def _resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, em
     optimiser.load_state_dict(state["optimiser"])
     for name, value in state["ema"].items():
         ema.state[name].copy_(value)
-    logger.info("resuming after step %d of %d", state["step"], recipe.max_steps)
+    print(f"resuming after step {state['step']:,} of {recipe.max_steps:,}", flush=True)
     return state["step"]
 
 
