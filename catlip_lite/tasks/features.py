@@ -48,14 +48,21 @@ def extract(model: PretrainedModel, images: LabelledImages, cache: Path | None =
     return Features(features, logits, images.labels, images.groups)
 
 
-def untrained(model: PretrainedModel, seed: int = 0) -> PretrainedModel:
-    """The same architecture with random weights: what the features are worth before any training."""
+def untrained(model: PretrainedModel, images: LabelledImages, seed: int = 0) -> PretrainedModel:
+    """The same architecture with random weights: what the features are worth before any training.
+
+    The running statistics of the stem's BatchNorm are taken from `images`: with those of its start the random features would
+    not be normalised, and the baseline be weaker than it is.
+    """
     torch.manual_seed(seed)
     network = create_vit(model.config["model"], num_classes=len(model.vocabulary), image_size=model.image_size)
-    # Running statistics of the stem's BatchNorm are taken from noise, or its random features would not be normalised.
     network.train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the plain mean over batches
     with torch.no_grad():
-        network(torch.rand(256, 3, model.image_size, model.image_size))
+        for views in images.views.split(256):
+            network(views.float().div_(255))
     precision = "bf16" if model.dtype == torch.bfloat16 else "fp32"
     return PretrainedModel(network, model.vocabulary, model.config, model.device, precision)
 

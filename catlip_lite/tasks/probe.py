@@ -84,7 +84,7 @@ def backbone_features(
         tests = {name: features_of(part) for name, part in images.tests.items()}
         return prepare(features_of(images.train), tests, validation_group)
 
-    blank = untrained(model)
+    blank = untrained(model, images.train)
     return {
         TRAINED: probe_data(lambda part: extract(model, part, cache)),
         "untrained ViT": probe_data(lambda part: extract(blank, part, cache)),

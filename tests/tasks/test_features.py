@@ -31,9 +31,9 @@ def test_other_weights_or_images_are_extracted_anew(tmp_path, shards, vocabulary
     assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
-def test_the_untrained_twin_has_other_weights_and_the_same_shape(vocabulary):
+def test_the_untrained_twin_has_other_weights_and_the_same_shape(shards, vocabulary):
     model = made_model(vocabulary, 7)
-    twin = untrained(model)
+    twin = untrained(model, load_labelled(shards, 16))
     shapes = [{name: value.shape for name, value in m.network.state_dict().items()} for m in (model, twin)]
     assert shapes[0] == shapes[1]
     assert not torch.equal(model.network.head.weight, twin.network.head.weight)
@@ -43,3 +43,12 @@ def test_pixel_features_are_the_picture_itself(shards):
     images = load_labelled(shards, 16)
     features = pixel_features(images).features
     np.testing.assert_array_equal((features[3] * 255).round().astype(np.uint8), images.views[3].flatten().numpy())
+
+
+def test_the_untrained_twin_is_normalised_by_the_images_statistics(shards, vocabulary):
+    images = load_labelled(shards, 16)
+    twin = untrained(made_model(vocabulary, 7), images)
+    stem = twin.network.patch_embed
+    with torch.no_grad():
+        expected = stem.conv1(images.views.float() / 255).mean(dim=(0, 2, 3))
+    torch.testing.assert_close(stem.bn1.running_mean, expected, rtol=1e-3, atol=1e-4)
