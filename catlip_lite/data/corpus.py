@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -124,12 +125,18 @@ def index_shards(
     )
 
 
+@lru_cache(maxsize=2)
+def _epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """One epoch's permutation, drawn once an epoch rather than once a batch."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
 def sample_order(count: int, start: int, length: int, seed: int) -> np.ndarray:
     """Samples number `start` … `start + length` of an endless stream of epochs, each a permutation drawn from (seed, epoch)."""
     parts = []
     while length > 0:
         epoch, position = divmod(start, count)
-        order = np.random.default_rng((seed, epoch)).permutation(count)[position : position + length]
+        order = _epoch_order(count, seed, epoch)[position : position + length]
         parts.append(order)
         start, length = start + len(order), length - len(order)
     return np.concatenate(parts)
@@ -178,7 +185,8 @@ class Corpus:
                 yield self._memory_batch(step, batch_size)
             return
         steps = _DecodedSteps(self, start, stop, batch_size)
-        yield from torch.utils.data.DataLoader(steps, batch_size=None, num_workers=self.workers, prefetch_factor=4)
+        ahead = 4 if self.workers else None
+        yield from torch.utils.data.DataLoader(steps, batch_size=None, num_workers=self.workers, prefetch_factor=ahead)
 
     def samples_of_step(self, step: int, batch_size: int) -> np.ndarray:
         """Which samples (rows of the index) make up a step."""

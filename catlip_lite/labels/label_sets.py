@@ -78,7 +78,7 @@ class LabelSet:
         """Labels by name; `wnids` overrides what a name means, where it is not empty. Raises ValueError as `load` does."""
         if not names:
             raise ValueError(f"{title}: no labels: give one a line, a CSV column, class folders or a list")
-        repeated = sorted({n for n in names if list(names).count(n) > 1}) if len(set(names)) < len(names) else []
+        repeated = sorted(name for name, times in Counter(names).items() if times > 1)
         if repeated:
             raise ValueError(f"{title}: label(s) given twice: {_some(repeated)}: keep each once")
         given = wnids or [()] * len(names)

@@ -91,7 +91,7 @@ class CaptionLabeler:
         return self.mode if self.mode != "pos" else f"pos-{self.tagger}"
 
     def label(self, captions: Sequence[str | None]) -> list[list[str]]:
-        """WNIDs of each caption, one list a caption: `["A red apple on a table."]` -> `[["n07739125", "n04379243"]]`.
+        """WNIDs of each caption, one list a caption: `["A red apple on a table."]` -> `[["n07739125", "n08266235"]]`.
 
         Raises TypeError for a single string: pass a list of captions.
         """

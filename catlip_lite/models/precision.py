@@ -14,7 +14,7 @@ def choose_device(device: str | None = None) -> torch.device:
 def choose_precision(device: torch.device, precision: str = "auto") -> torch.dtype:
     """The dtype in which the model computes: bf16 where the device has it ("auto", "bf16"), else fp32 ("fp32").
 
-    On CPUs "auto" takes bf16 if there are AMX tiles, which more than halve the time of a step. Raises ValueError for
+    On CPUs "auto" takes bf16 if there are AMX tiles, which take a third off a step of the demo. Raises ValueError for
     another name.
     """
     if precision not in ("auto", "bf16", "fp32"):

@@ -39,9 +39,10 @@ def test_images_are_found_in_the_tars(index, samples):
     assert [index.image(i) for i in range(len(index))] == [s.image for s in samples]
 
 
-def test_memory_and_worker_processes_give_the_same_batches(index):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_memory_and_worker_processes_give_the_same_batches(index, workers):
     cached = Corpus(index, 16, AUGMENTATIONS["paper"], seed=3)
-    streamed = Corpus(index, 16, AUGMENTATIONS["paper"], seed=3, cache_gb=0, workers=1)
+    streamed = Corpus(index, 16, AUGMENTATIONS["paper"], seed=3, cache_gb=0, workers=workers)
     assert (cached.in_memory, streamed.in_memory) == (True, False)
     for a, b in zip(cached.batches(2, 5, 8), streamed.batches(2, 5, 8), strict=True):
         assert torch.equal(a.images, b.images)
