@@ -1,130 +1,290 @@
 """Captions → nouns → WordNet synsets (paper section 3, equation 1): everything between a caption and its labels.
 
-Reads strings, gives WNIDs. Three modes: `corenet` (the reference code's function, for comparison and for its published
-vocabulary), `pos` (the paper's equation: words that a tagger calls nouns) and `compound` (ours, the default).
+Reads strings or Arrow columns, gives WNIDs. Three modes: `corenet` (the reference code's function, for comparison and for its
+published vocabulary), `pos` (the paper's equation: words that a tagger calls nouns) and `compound` (ours, the default).
+A batch of captions is worked on as a whole: cleaned by its bytes, cut at its spaces, and each distinct piece looked up once.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import unquote
 
-import ftfy
-from nltk.tokenize import NLTKWordTokenizer
+import numpy as np
+import pyarrow as pa
 
-from .tagging import NOUN_TAGS, load_tagger
-from .wordnet import LEXICOGRAPHER_FILES, load_nouns
+from .cleaning import as_text_column, clean_caption, clean_column
+from .compounds import CompoundTrie, compound_forms, words_of
+from .ragged import ends_of, first_in_row, replace_rows, rows_at, spans, take_rows
+from .senses import FUNCTION_WORDS, SENSES, first_lemma_of_first_sense, is_noun_in_captions, sense_of, singular_instead
+from .tagging import NOUN_TAGS, has_tag, load_tagger
+from .tokenising import Memo, Pieces, cut, piece_tokens, tokenize
+from .wordnet import load_nouns
 
 MODES = ("corenet", "pos", "compound")
+LABELER_FACTS = ("label_mode", "label_sense", "proper_nouns", "tagger")  # what a card tells of a labeler
+SENSE_OF_MODE = {"corenet": "first", "pos": "first", "compound": "visual"}
+BATCH = 1 << 15  # captions worked on at a time: enough to share lookups, few enough to stay in the processor's cache
 
-# Words that WordNet lists as nouns, too ("are" is a unit of area, "can" a tin) but that a caption almost never means so.
-FUNCTION_WORDS = frozenset(
-    """a about above across after again against ago all almost along already also although always am amid among an and
-    another any anybody anyone anything are around as at away be became because been before behind being below beneath
-    beside besides between beyond both but by can cannot could dare did do does doing done down during each either else
-    enough even ever every everybody everyone everything except few first for from further get gets getting go goes going
-    gone got had half has have having he hence her here hers herself him himself his how however i if in inside instead
-    into is it its itself just last least less let like little lot lots made make makes making many may me might mine more
-    most much must my myself near nearly neither never no nobody none nor not nothing now of off often on once one ones
-    only onto or other others otherwise ought our ours ourselves out outside over own past per perhaps please put puts
-    quite rather really s same say says second see seen several shall she should since so some somebody someone something
-    soon still such t than that the their theirs them themselves then there these they thing things this those though
-    through throughout thus till to together too toward towards under underneath until up upon us use used uses using very
-    via was way we well went were what whatever when where whether which while who whole whom whose why will with within
-    without would yes yet you your yours yourself yourselves
-    two three four five six seven eight nine ten eleven twelve hundred thousand million billion
-    right left back front next top bottom side nan null""".split()  # noqa: SIM905
-)
-
-_TAG = re.compile(r"<.*?>")
-_SPACES = re.compile(" +")
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
-_NEEDS_REPAIR = re.compile(r"[^ -~]|&[#a-zA-Z]")
-_NEEDS_CLEANING = re.compile(r"[^ -%',-;=?-~]|[%<&]|  ")
-_BREAK = re.compile(r"[.,;:!?()\[\]{}\"|/\\]")
-_tokenizer = NLTKWordTokenizer()
+_WORD = re.compile(r"(?:[^\W\d_]\.){2,}|[^\W_]+(?:'[^\W_]+)?")
+_JOINS = frozenset(("-", "_", ""))
 
 
-def clean_caption(caption: object) -> str:
-    """The reference's cleaning, in its order: percent-decoding, '+' to space, tags out, one space, ftfy, lower case.
+@dataclass(frozen=True)
+class _Found:
+    """Synsets of N captions: those of caption i are numbers[ends[i - 1] : ends[i]], int32 WNID numbers, in order of mention."""
 
-    Tags go without a space in their place ("dog<br>cat" becomes "dogcat") and before entities are decoded, as there.
-    """
-    text = str(caption)
-    if _NEEDS_CLEANING.search(text):
-        text = _TAG.sub("", unquote(text).replace("+", " "))
-        text = _SPACES.sub(" ", text.strip("\n"))
-        if _NEEDS_REPAIR.search(text):
-            text = ftfy.fix_text(text)
-    return text.strip().lower()
+    numbers: np.ndarray
+    ends: np.ndarray
+    words: list[str] | None = None  # what the caption calls each of them
 
 
 class CaptionLabeler:
-    """Maps captions to WordNet 3.0 noun synsets; deterministic, and each distinct word is looked up only once.
+    """Maps captions to WordNet 3.0 noun synsets; deterministic, and the same whatever captions stand beside a caption.
 
     mode: "compound" (default): the longest WordNet compound first ("golden retriever", "ice cream"), any lemma of a sense,
-        words that captions rarely use as nouns out (`is_noun_in_captions`), first sense. "pos": words tagged as nouns
-        (equation 1), lemmatised, first noun sense. "corenet": what the reference code does; it tags but never filters,
-        and keeps a word only if it is the first lemma of its sense.
+        words that captions rarely use as nouns out (`is_noun_in_captions`). "pos": words tagged as nouns (equation 1),
+        lemmatised. "corenet": what the reference code returns; it tags but never filters, keeps a word only if it is the first
+        lemma of its first sense, keeps duplicates, and makes a string of anything (None is "none", which WordNet knows).
+    sense: "first", WordNet's first sense of a word, as the paper has it, or "visual", the likeliest that a photograph can show
+        ("table" is furniture; see `sense_of`). None: "visual" for compound, "first" for the others.
+    proper_nouns: whether names count. For "compound" these are WordNet's named instances ("Paris"); for "pos" the tags NNP and
+        NNPS, too. corenet has neither option.
     tagger: for mode "pos": "perceptron", "spacy" or "nltk".
 
-    A caption that is None or empty has no labels. corenet keeps duplicates, as the reference does; the others give each
-    synset once, in order of first mention. Sentence splitting with punkt, which the reference does before it tokenises, is
-    left out (its data is not to be had by pip): labels then differ only where a period ends a sentence within a caption and
-    clings to its word.
+    A caption that is None, NaN or empty has no labels, bytes are UTF-8, and a list is the union of its members (but see
+    corenet). corenet splits sentences with punkt's English model and tokenises with the NLTK that is installed; the reference
+    names NLTK 3.8.1, whose tokeniser and lemmatiser differ from later ones in rare cases ("'dog'", "catss").
     """
 
-    def __init__(self, mode: str = "compound", *, tagger: str = "perceptron"):
+    def __init__(
+        self, mode: str = "compound", *, sense: str | None = None, proper_nouns: bool = True, tagger: str = "perceptron"
+    ):
         if mode not in MODES:
             raise ValueError(f"mode={mode!r} is unknown: choose one of {', '.join(MODES)}")
-        self.mode = mode
+        sense = sense or SENSE_OF_MODE[mode]
+        if sense not in SENSES:
+            raise ValueError(f"sense={sense!r} is unknown: choose one of {', '.join(SENSES)}")
+        if mode == "corenet" and (sense != "first" or not proper_nouns):
+            raise ValueError("mode='corenet' is what the reference does: it takes neither sense nor proper_nouns")
+        self.mode, self.sense, self.proper_nouns = mode, sense, bool(proper_nouns)
         self.tagger = tagger if mode == "pos" else None
         self._tag = load_tagger(tagger) if mode == "pos" else None
-        self._memo: dict[str, str | None] = {}
+        self._trie = CompoundTrie(self._number_of_compound) if mode == "compound" else None
+        self._find = {"corenet": self._find_first_lemmas, "pos": self._find_tagged, "compound": self._find_compounds}[mode]
+        piece = {"corenet": self._synsets_of_piece, "pos": piece_tokens, "compound": self._words_of_piece}[mode]
+        self._pieces = Memo(piece)
+        word = {
+            "corenet": self._number_by_first_lemma,
+            "pos": self._number_of_noun,
+            "compound": self._number_of_word,
+        }[mode]
+        self._words = Memo(word)
 
     @property
     def name(self) -> str:
-        """Mode and options in one word, for file names, legends and provenance: 'compound', 'pos-spacy'."""
-        return self.mode if self.mode != "pos" else f"pos-{self.tagger}"
+        """Mode and options in one word, for file names, legends and provenance: 'compound', 'pos-spacy', 'compound-first'."""
+        parts = [self.mode, self.tagger, self.sense if self.sense != SENSE_OF_MODE[self.mode] else None]
+        return "-".join(p for p in (*parts, None if self.proper_nouns else "common") if p)
 
-    def label(self, captions: Sequence[str | None]) -> list[list[str]]:
-        """WNIDs of each caption, one list a caption: `["A red apple on a table."]` -> `[["n07739125", "n08266235"]]`.
+    @property
+    def card(self) -> dict:
+        """What makes this labeler again, as artefacts store it: JSON values under the names of the notebooks' parameters."""
+        return dict(zip(LABELER_FACTS, (self.mode, self.sense, self.proper_nouns, self.tagger), strict=True))
 
+    @classmethod
+    def from_card(cls, card: Mapping) -> CaptionLabeler:
+        """The labeler that made the labels behind an artefact. Raises ValueError if the artefact's card does not name it."""
+        if not card.keys() >= set(LABELER_FACTS):
+            raise ValueError("the artefact does not say how its labels were made: run notebook 01_synset_analysis again")
+        return _labeler_of(*(card[name] for name in LABELER_FACTS))
+
+    def label(self, captions: Sequence) -> list[list[str]]:
+        """WNIDs of each caption, one list a caption: `["A red apple for my dog."]` -> `[["n07739125", "n02084071"]]`.
+
+        Each synset once, in order of first mention (corenet: as often as it is mentioned).
         Raises TypeError for a single string: pass a list of captions.
         """
-        mentions = self.mentions(captions)
-        if self.mode == "corenet":
-            return [[wnid for _, wnid in found] for found in mentions]
-        return [list(dict.fromkeys(wnid for _, wnid in found)) for found in mentions]
+        wnid = load_nouns().wnid_of_number
+        return [[wnid[number] for number in numbers] for numbers in self.label_column(captions).to_pylist()]
 
-    def mentions(self, captions: Sequence[str | None]) -> list[list[tuple[str, str]]]:
-        """What `label` gives, with the words each synset came from: [[("apple", "n07739125"), …], …]."""
+    def label_column(self, captions: pa.Array | pa.ChunkedArray | Sequence) -> pa.ListArray:
+        """Labels of a column of captions: string array [N] -> list<int32> array [N] of WNID numbers.
+
+        A WNID number is the integer in a WNID: 2084071 for n02084071. Order and errors are those of `label`.
+        """
+        parts = []
+        for found in self._batches(captions):
+            offsets = pa.array(np.append(0, found.ends).astype(np.int32))
+            parts.append(pa.ListArray.from_arrays(offsets, pa.array(found.numbers, pa.int32())))
+        return pa.concat_arrays(parts)
+
+    def mentions(self, captions: Sequence) -> list[list[tuple[str, str]]]:
+        """What `label` gives, with the words each synset came from: [[("apple", "n07739125"), …], …]; repeated ones, too."""
+        wnid = load_nouns().wnid_of_number
+        result = []
+        for found in self._batches(captions, with_words=True):
+            pairs = [(word, wnid[number]) for word, number in zip(found.words, found.numbers.tolist(), strict=True)]
+            starts = np.append(0, found.ends[:-1])
+            result += [pairs[start:end] for start, end in zip(starts, found.ends, strict=True)]
+        return result
+
+    def _batches(self, captions, with_words: bool = False) -> Iterable[_Found]:
         if isinstance(captions, (str, bytes)):
-            raise TypeError(f"label() takes a list of captions, not one string: pass [{captions!r}]")
-        if self.mode == "compound":
-            return [_compounds("" if c is None else clean_caption(c)) for c in captions]
-        # The reference turns None into the word "None", whose synset is then a label; a missing caption has none here.
-        tokens = [_tokenizer.tokenize("" if c is None else clean_caption(c)) for c in captions]
-        if self.mode == "corenet":
-            return [self._lookup_all(words, _first_lemma_of_first_sense) for words in tokens]
-        nouns = (
-            [word for word, tag in zip(words, tags, strict=True) if tag in NOUN_TAGS]
-            for words, tags in zip(tokens, self._tag(tokens), strict=True)
-        )
-        return [self._lookup_all(words, _first_sense) for words in nouns]
+            raise TypeError(f"label() takes a list of captions, not one string: pass [{captions[:60]!r}]")
+        # An empty batch, too, gives one (empty) result.
+        for start in range(0, max(len(captions), 1), BATCH):
+            column = as_text_column(captions[start : start + BATCH], literal=self.mode == "corenet")
+            found = self._find(clean_column(column, lower=self.mode != "pos"), with_words)
+            if not with_words and self.mode != "corenet":
+                first = first_in_row(found.numbers, found.ends)
+                found = _Found(found.numbers[first], np.append(0, np.cumsum(first))[found.ends])
+            yield found
 
-    def _lookup_all(self, words: list[str], lookup) -> list[tuple[str, str]]:
-        memo = self._memo
-        found = []
-        for word in words:
-            if word not in memo:
-                memo[word] = lookup(word)
-            if memo[word] is not None:
-                found.append((word, memo[word]))
-        return found
+    # --- corenet --------------------------------------------------------------------------------------------------------
+
+    def _find_first_lemmas(self, texts: pa.Array, with_words: bool) -> _Found:
+        pieces = cut(texts)
+        synsets = self._pieces(pieces.distinct)
+        flat, ends = _spread(pieces, [[number for number, _ in found or ()] for found in synsets])
+        rows = _rows_with(pieces, [found is None for found in synsets])
+        whole = [self._synsets_of_tokens(tokenize(text)) for text in texts.take(pa.array(rows)).to_pylist()]
+        flat, ends = replace_rows(flat, ends, rows, [[number for number, _ in found] for found in whole])
+        if not with_words:
+            return _Found(flat, ends)
+        instead = dict(zip(rows.tolist(), whole, strict=True))
+        starts = np.append(0, pieces.ends[:-1])
+        words = []
+        for row, (start, end) in enumerate(zip(starts, pieces.ends, strict=True)):
+            found = instead.get(row, (pair for i in pieces.ids[start:end] for pair in synsets[i] or ()))
+            words += [word for _, word in found]
+        return _Found(flat, ends, words)
+
+    def _synsets_of_piece(self, piece: str) -> tuple[tuple[int, str], ...] | None:
+        tokens = piece_tokens(piece, cased=False)
+        return None if tokens is None else self._synsets_of_tokens(tokens)
+
+    def _synsets_of_tokens(self, tokens: Sequence[str]) -> tuple[tuple[int, str], ...]:
+        numbers = self._words(tokens)
+        return tuple((number, token) for number, token in zip(numbers, tokens, strict=True) if number)
+
+    def _number_by_first_lemma(self, token: str) -> int:
+        return _number(first_lemma_of_first_sense(token))
+
+    # --- pos ------------------------------------------------------------------------------------------------------------
+
+    def _find_tagged(self, texts: pa.Array, with_words: bool) -> _Found:
+        pieces = cut(texts)
+        tokens_of = self._pieces(pieces.distinct)
+        rows = _rows_with(pieces, [tokens is None for tokens in tokens_of])
+        whole = [tokenize(text) for text in texts.take(pa.array(rows)).to_pylist()]
+        ids: dict[str, int] = {}
+        flat, ends = _spread(pieces, [[ids.setdefault(t, len(ids)) for t in tokens or ()] for tokens in tokens_of])
+        flat, ends = replace_rows(flat, ends, rows, [[ids.setdefault(t, len(ids)) for t in tokens] for tokens in whole])
+        words = list(ids)
+        numbers = np.array(self._words(words), dtype=np.int32)[flat]
+        nouns = has_tag(self._tag, words, flat, ends, self._noun_tags, numbers > 0)
+        at = np.flatnonzero(nouns)
+        ends = np.append(0, np.cumsum(nouns))[ends]
+        return _Found(numbers[at], ends, [words[i] for i in flat[at]] if with_words else None)
+
+    @property
+    def _noun_tags(self) -> frozenset[str]:
+        return NOUN_TAGS if self.proper_nouns else NOUN_TAGS - {"NNP", "NNPS"}
+
+    def _number_of_noun(self, token: str) -> int:
+        nouns = load_nouns()
+        return self._number_of_lemma(nouns.lemmatize(token.lower()))
+
+    def _number_of_lemma(self, lemma: str) -> int:
+        return _number(sense_of(lemma, self.sense, self.proper_nouns))
+
+    # --- compound -------------------------------------------------------------------------------------------------------
+
+    def _find_compounds(self, texts: pa.Array, with_words: bool) -> _Found:
+        pieces = cut(texts)
+        found = self._pieces(pieces.distinct)
+        ids, ends = _spread(pieces, [ids for ids, _, _ in found])
+        numbers, _ = _spread(pieces, [numbers for _, numbers, _ in found])
+        starts, lengths, compounds = self._trie.longest(ids)
+        inside, _ = spans(starts, lengths)
+        numbers[inside] = 0
+        numbers[starts] = compounds
+        kept = numbers > 0
+        result_ends = np.append(0, np.cumsum(kept))[ends]
+        if not with_words:
+            return _Found(numbers[kept], result_ends)
+        words = [word for i in pieces.ids for word in found[i][2]]
+        span = np.ones(len(numbers), dtype=np.int64)
+        span[starts] = lengths
+        named = [" ".join(words[i : i + span[i]]) for i in np.flatnonzero(kept)]
+        return _Found(numbers[kept], result_ends, named)
+
+    def _words_of_piece(self, piece: str) -> tuple[tuple, tuple, tuple]:
+        """Words of a piece: their ids in the trie, their synsets' numbers, themselves; a break between phrases is 0, 0, ""."""
+        if piece[-1] == " " and piece[:-1].isalnum():
+            words, plain = [piece[:-1]], [piece[:-1]]
+        else:
+            words, plain = _split_at_breaks(piece)
+        ids, known = self._trie.word_id, self._words(words)
+        return tuple(ids.get(word, 0) for word in plain), tuple(known), tuple(plain)
+
+    def _number_of_word(self, word: str) -> int:
+        if word.endswith("'s") and _lemma_of(word[:-2]):
+            word = word[:-2]
+        lemma = _lemma_of(word)
+        row = sense_of(lemma, self.sense, self.proper_nouns)
+        return _number(row) if row is not None and is_noun_in_captions(word, lemma, row) else 0
+
+    def _number_of_compound(self, lemma: str) -> int:
+        # "so long" and "no one" are compounds of function words alone.
+        named = not FUNCTION_WORDS.issuperset(words_of(lemma))
+        return self._number_of_lemma(singular_instead(lemma) or lemma) if named else 0
+
+
+def _lemma_of(word: str) -> str:
+    """The noun that a word is a form of; empty if WordNet knows none."""
+    nouns = load_nouns()
+    if word in nouns.senses:
+        return singular_instead(word) or word
+    return next(iter(nouns.morphy(word)), "")
+
+
+def _split_at_breaks(piece: str) -> tuple[list[str], list[str]]:
+    """The words of a piece, with "" wherever a phrase ends; the same without the periods of abbreviations ("u.s.")."""
+    words, behind = [], 0
+    for match in _WORD.finditer(piece):
+        if piece[behind : match.start()] not in _JOINS:
+            words.append("")
+        words.append(match.group())
+        behind = match.end()
+    rest = piece[behind:]
+    # The period of "st." and "mt." ends no phrase. What has no space behind it ends its caption.
+    abbreviated = rest == ". " and words and len(words[-1]) == 2
+    if (rest.strip(" '-") and not abbreviated) or not rest.endswith(" "):
+        words.append("")
+    return words, [word.replace(".", "") for word in words]
+
+
+def _number(row: int | None) -> int:
+    """A synset's WNID number; 0, which no synset has, for none."""
+    return 0 if row is None else int(load_nouns().numbers[row])
+
+
+def _spread(pieces: Pieces, members: list[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Put each piece's members in its place: the members of all texts, int32, and where each text's end, int64 [N]."""
+    lengths = np.fromiter(map(len, members), dtype=np.int64, count=len(members))
+    flat = np.fromiter((m for row in members for m in row), dtype=np.int32, count=int(lengths.sum()))
+    positions, ends = take_rows(ends_of(lengths), pieces.ids)
+    return flat[positions], np.append(0, ends)[pieces.ends]
+
+
+def _rows_with(pieces: Pieces, chosen: list[bool]) -> np.ndarray:
+    """The texts that contain one of the chosen pieces, ascending."""
+    return np.unique(rows_at(pieces.ends, np.flatnonzero(np.array(chosen, dtype=bool)[pieces.ids])))
 
 
 def count_synsets(labels: Iterable[Sequence[str]]) -> Counter:
@@ -140,107 +300,17 @@ def name_to_wnids(name: str) -> list[str]:
 
     "ice_cream" -> one synset, "restaurant_kitchen" -> two, "n02084071" -> itself, an unknown name -> none.
     """
-    nouns = load_nouns()
     if re.fullmatch(r"n\d{8}", name):
-        return [name] if name in nouns.row else []
-    text = clean_caption(name.replace("_", " "))
-    whole = _compound_key(text.replace(" ", "_").replace("-", "_"))
-    if whole is not None:
-        return [whole]
-    return list(dict.fromkeys(wnid for _, wnid in _compounds(text.replace("-", " "))))
+        return [name] if name in load_nouns().row else []
+    labeler = _labeler_of("compound", None, True, None)
+    text = clean_caption(name.replace("_", " ").replace("-", " "))
+    words = tuple(_WORD.findall(text))
+    lemma = compound_forms().get(words) if len(words) > 1 else _lemma_of(text)
+    number = labeler._number_of_lemma(lemma) if lemma else 0
+    return [load_nouns().wnid_of_number[number]] if number else labeler.label([text])[0]
 
 
-@lru_cache(maxsize=1 << 20)
-def is_noun_in_captions(word: str) -> bool:
-    """Whether a single word (lower case) counts as a noun where no tagger is asked.
-
-    Out are function words, digits, single letters, words that sense-tagged text (SemCor's counts in WordNet) uses at least
-    twice as often as adjective or adverb than as noun ("red", "young"), and verbs it never uses as noun ("take", "wear").
-    """
-    if word in FUNCTION_WORDS or len(word) == 1 or word.isdigit():
-        return False
-    noun, verb, adjective = load_nouns().uses.get(word, (0, 0, 0))
-    return adjective < max(2 * noun, 1) and not (noun == 0 and verb >= 10)
-
-
-# --- one word or compound to one synset ---------------------------------------------------------------------------------
-
-
-def _first_sense(word: str) -> str | None:
-    nouns = load_nouns()
-    senses = nouns.senses.get(nouns.lemmatize(word.replace(" ", "_")))
-    return nouns.wnids[senses[0]] if senses else None
-
-
-def _first_lemma_of_first_sense(word: str) -> str | None:
-    nouns = load_nouns()
-    lemma = nouns.lemmatize(word)
-    senses = nouns.senses.get(lemma)
-    if not senses or nouns.lemmas[senses[0]][0].lower() != lemma:
-        return None
-    return nouns.wnids[senses[0]]
-
-
-@lru_cache(maxsize=1)
-def _compound_index() -> tuple[dict[str, str], dict[str, int]]:
-    """Lemma with '-' read as '_' and periods dropped -> WNID of its first sense; first word -> most words a compound has."""
-    nouns = load_nouns()
-    first_sense, longest = {}, {}
-    for lemma, senses in nouns.senses.items():
-        key = lemma.replace("-", "_").replace(".", "")
-        if key != lemma and key in nouns.senses:
-            continue
-        first_sense[key] = nouns.wnids[senses[0]]
-        head, *rest = key.split("_")
-        longest[head] = max(longest.get(head, 1), 1 + len(rest))
-    return first_sense, longest
-
-
-@lru_cache(maxsize=1 << 20)
-def _compound_key(key: str) -> str | None:
-    """WNID of a compound whose last word may be a plural."""
-    first_sense, _ = _compound_index()
-    nouns = load_nouns()
-    if key in first_sense:
-        return _singular_sense(key) or first_sense[key]
-    *front, last = key.split("_")
-    for form in (key, last):
-        for base in nouns.morphy(form):
-            whole = base if form == key else "_".join([*front, base])
-            wnid = first_sense.get(whole.replace("-", "_").replace(".", ""))
-            if wnid is not None:
-                return wnid
-    return None
-
-
-def _singular_sense(plural: str) -> str | None:
-    """First sense of the singular, where a plural with an entry of its own ("eyes": opinion, "men": work force) is rarer.
-
-    Plurals that name a thing or a dish ("glasses", "scissors", "fries") keep their own.
-    """
-    nouns = load_nouns()
-    own = nouns.senses.get(plural)
-    if not own or LEXICOGRAPHER_FILES[nouns.lexicographer[own[0]]] in ("artifact", "food"):
-        return None
-    uses = {form: nouns.uses.get(form, (0, 0, 0))[0] for form in nouns.morphy(plural)}
-    most = max(uses, key=uses.__getitem__)
-    return nouns.wnids[nouns.senses[most][0]] if most != plural and uses[most] > uses.get(plural, 0) else None
-
-
-def _compounds(text: str) -> list[tuple[str, str]]:
-    """Longest compounds from left to right over cleaned text; no compound reaches across punctuation."""
-    _, longest = _compound_index()
-    found = []
-    for phrase in _BREAK.split(text):
-        words = _WORD.findall(phrase)
-        i = 0
-        while i < len(words):
-            most = min(longest.get(words[i], 1), len(words) - i)
-            for size in range(most, 0, -1):
-                key = "_".join(words[i : i + size])
-                wnid = _compound_key(key) if size > 1 or is_noun_in_captions(key) else None
-                if wnid is not None:
-                    found.append((" ".join(words[i : i + size]), wnid))
-                    break
-            i += size
-    return found
+@lru_cache(maxsize=8)
+def _labeler_of(mode: str, sense: str | None, proper_nouns: bool, tagger: str | None) -> CaptionLabeler:
+    """One labeler for each set of options in this process: what it has looked up serves all who ask."""
+    return CaptionLabeler(mode, sense=sense, proper_nouns=proper_nouns, tagger=tagger or "perceptron")

