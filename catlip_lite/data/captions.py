@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv")
 DEFAULT_COLUMN = "caption"
+OF_FILES = "files-sha256:"  # how the fingerprint of a corpus begins that was read file by file, in no certain order
 
 
 def read_captions(
@@ -122,7 +123,7 @@ def _check_column(path: Path, column: str) -> list[str]:
             raise ValueError(f"{path} is no readable parquet file ({error}): write or download it again") from error
         names = schema.names
         kind = schema.field(column).type if column in names else None
-        if kind is not None and not _is_text(kind):
+        if kind is not None and not is_text(kind):
             raise ValueError(f"{path}: column {column!r} holds {kind}, not text: choose another of {', '.join(names)}")
     else:
         try:
@@ -134,7 +135,7 @@ def _check_column(path: Path, column: str) -> list[str]:
     return names
 
 
-def _is_text(kind) -> bool:
+def is_text(kind) -> bool:
     from pyarrow import types
 
     if types.is_dictionary(kind):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from glob import glob
 from itertools import groupby
 from pathlib import Path
+from typing import IO
 
 from ..artefacts import atomic_path
 
@@ -49,37 +50,43 @@ def find_shards(address: str | Path | Sequence[str]) -> list[Path]:
     if Path(text).is_dir():
         paths = sorted(Path(text).glob("*.tar"))
     else:
-        paths = sorted(Path(p) for pattern in _expand_braces(text) for p in glob(pattern))
+        paths = sorted(Path(p) for pattern in expand_braces(text) for p in glob(pattern))
     if not paths:
         raise FileNotFoundError(f"no shards at {text!r}: give a folder of .tar files, a glob, a brace pattern or demo/pretrain")
     return paths
 
 
-def _expand_braces(pattern: str) -> list[str]:
+def expand_braces(pattern: str) -> list[str]:
     match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
     if not match:
         return [pattern]
     first, last = match.groups()
     numbers = (str(i).zfill(len(first)) for i in range(int(first), int(last) + 1))
-    return [p for n in numbers for p in _expand_braces(pattern[: match.start()] + n + pattern[match.end() :])]
+    return [p for n in numbers for p in expand_braces(pattern[: match.start()] + n + pattern[match.end() :])]
 
 
-def scan_shard(path: str | Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], tarfile.TarFile]]:
+def scan_shard(
+    path: str | Path, file: IO[bytes] | None = None, *, whole: bool = False
+) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], tarfile.TarFile]]:
     """Key, members by extension and the open tar of each sample, without reading any image.
 
-    A tar that breaks off gives what it has, with a warning that names it.
+    file: the tar's bytes, seekable, if they are not to be had by opening `path`; it stays open.
+    A tar that breaks off gives what it has, with a warning that names it; `whole`: it raises ValueError, at that place.
     """
     broken = ""
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, fileobj=file) as tar:
             files = ((*_key_and_extension(member.name), member) for member in tar if member.isfile())
             for key, group in groupby(files, key=lambda file: file[0]):
                 yield key, {extension: member for _, extension, member in group}, tar
+                tar.members = []  # else it keeps a kilobyte a member
             tar.fileobj.seek(tar.offset)
             if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
                 broken = "no end-of-archive block"
     except (tarfile.ReadError, EOFError) as error:
         broken = str(error)
+    if broken and whole:
+        raise ValueError(f"the tar breaks off ({broken}): write or download it again")
     if broken:
         logger.warning("%s breaks off (%s): the samples up to there are used", path, broken)
 
