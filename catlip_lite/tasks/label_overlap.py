@@ -16,6 +16,7 @@ import pandas as pd
 
 from ..artefacts import provenance, write_table
 from ..labels import LabelSet, Vocabulary, load_nouns
+from ..labels.labeler import LABELER_FACTS
 from ..labels.matching import UNREACHABLE, path_distances
 from ..labels.wordnet import LEXICOGRAPHER_FILES
 from .run_folder import workbook_address
@@ -206,7 +207,7 @@ def write_matches(
     matches: pd.DataFrame, folder: Path, label_set: LabelSet, vocabulary: Vocabulary, min_similarity: float
 ) -> Path:
     """Write `label_matches.parquet` with the vocabulary's provenance and this step's."""
-    inherited = ("labeler", "label_mode", "captions", "corpus_fingerprint", "threshold")
+    inherited = ("labeler", *LABELER_FACTS, "captions", "corpus_fingerprint", "threshold")
     facts: Mapping = {key: vocabulary.card[key] for key in inherited if key in vocabulary.card}
     card = provenance(label_set=label_set.title, min_similarity=min_similarity, vocabulary_size=len(vocabulary), **facts)
     return write_table(matches, folder / MATCHES_FILE, card)

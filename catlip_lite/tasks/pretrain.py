@@ -48,7 +48,7 @@ def find_vocabulary(run: Path, vocabulary: str | Path | None, shards, label_mode
     labeler = CaptionLabeler(label_mode)
     captions = [sample.caption for sample in progress(read_samples(shards), "captions", unit="captions")]
     counts = count_synsets(labeler.label(captions))
-    card = provenance(captions=str(shards), labeler=labeler.name, label_mode=labeler.mode, tagger=labeler.tagger)
+    card = provenance(captions=str(shards), labeler=labeler.name, **labeler.card)
     found = Vocabulary.from_counts(counts, threshold, num_captions=len(captions), card=card)
     found.save(path)
     return found

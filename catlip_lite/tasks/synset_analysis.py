@@ -17,8 +17,11 @@ import pandas as pd
 
 from ..artefacts import provenance, write_table
 from ..data.captions import fingerprint, read_captions
-from ..labels import CaptionLabeler, count_synsets, load_nouns
+from ..labels import CaptionLabeler, LabelSet, count_synsets, load_nouns
+from ..labels.gold import KINDS, reachable_labels, read_gold, score_labeler
 from ..labels.labeler import MODES
+from ..labels.senses import SENSES
+from ..labels.tagging import installed_taggers
 from .progress import progress
 from .run_folder import workbook_address
 
@@ -67,19 +70,24 @@ class SideBySide:
         return [frozenset(wnid for _, wnid in found) for found in self.mentions[labeler]]
 
 
+def labelers_to_compare(chosen: CaptionLabeler, tagger: str = "perceptron") -> list[CaptionLabeler]:
+    """A labeler of each mode: the chosen one, and the other modes as they are by default. tagger: the one that "pos" asks."""
+    return [chosen if mode == chosen.mode else CaptionLabeler(mode, tagger=tagger) for mode in MODES]
+
+
 def compare_labelers(
-    captions: Sequence[str | None], count: int, *, tagger: str = "perceptron", seed: int = 0, modes: Sequence[str] = MODES
+    captions: Sequence[str | None], count: int, labelers: Sequence[CaptionLabeler], *, seed: int = 0
 ) -> SideBySide:
-    """Label `count` random captions with each mode; `tagger` is the one that mode "pos" asks."""
+    """Label `count` random captions with each labeler."""
     present = [c for c in captions if c is not None]
     chosen = random.Random(seed).sample(present, min(count, len(present)))
     mentions, seconds = {}, {}
-    for mode in modes:
-        labeler = CaptionLabeler(mode, tagger=tagger)
-        labeler.label(["a warm-up caption"])  # reads WordNet and the tagger's weights before the clock starts
+    for labeler in labelers:
+        labeler.label(["a warm-up caption"])  # reads the tagger's weights before the clock starts
         started = time.process_time()
-        mentions[labeler.name] = [found for part in _parts(chosen, labeler.name) for found in labeler.mentions(part)]
+        labeler.label_column(chosen)
         seconds[labeler.name] = time.process_time() - started
+        mentions[labeler.name] = labeler.mentions(chosen)
     return SideBySide(chosen, mentions, seconds)
 
 
@@ -115,8 +123,12 @@ def pick_examples(side: SideBySide, count: int) -> list[int]:
 
 
 def word_differences(side: SideBySide, first: str, second: str, most: int = 10) -> pd.DataFrame:
-    """Words that labeler `first` turns into a synset which `second` does not give that caption, the most frequent first."""
+    """Words that labeler `first` turns into a synset which `second` does not give that caption, the most frequent first.
+
+    first, second: names of labelers, or modes.
+    """
     nouns = load_nouns()
+    first, second = (next(name for name in side.mentions if name.startswith(mode)) for mode in (first, second))
     tally = Counter()
     for found, other in zip(side.mentions[first], side.label_sets(second), strict=True):
         tally.update({(word, wnid) for word, wnid in found if wnid not in other})
@@ -126,6 +138,53 @@ def word_differences(side: SideBySide, first: str, second: str, most: int = 10) 
 
 def _jaccard(a: frozenset, b: frozenset) -> float:
     return len(a & b) / len(a | b) if a or b else 1.0
+
+
+# --- against what a person gives ----------------------------------------------------------------------------------------
+
+
+def labelers_for_gold() -> list[CaptionLabeler]:
+    """Every mode with its options, and "pos" with every tagger that is installed."""
+    tagged = [CaptionLabeler("pos", tagger=tagger, sense=s) for tagger in installed_taggers() for s in SENSES]
+    ours = [CaptionLabeler("compound", sense=s) for s in SENSES]
+    unnamed = [CaptionLabeler("pos", proper_nouns=False), CaptionLabeler("compound", proper_nouns=False)]
+    return [CaptionLabeler("corenet"), *tagged, *ours, *unnamed]
+
+
+def gold_table(labelers: Sequence[CaptionLabeler], label_set: str = "imagenet-1k") -> pd.DataFrame:
+    """How labelers do on the gold captions (see `labels.gold`); a row a labeler, the best F1 last.
+
+    Columns: precision, recall, F1 (all captions); F1 of each kind of caption; F1, held out (captions that no choice was made
+    on); reachable (labels of `label_set` that the labeler can give).
+    """
+    gold, wanted = read_gold(), LabelSet.load(label_set)
+    rows = {}
+    for labeler in labelers:
+        score = score_labeler(labeler, gold)
+        rows[labeler.name] = {
+            "precision": score.precision,
+            "recall": score.recall,
+            "F1": score.f1,
+            **{f"F1, {kind}s": score_labeler(labeler, [g for g in gold if g.kind == kind]).f1 for kind in KINDS},
+            "F1, held out": score_labeler(labeler, [g for g in gold if g.held_out]).f1,
+            "reachable": reachable_labels(labeler, wanted),
+        }
+    return pd.DataFrame(rows).T.astype({"reachable": int}).sort_values("F1").rename_axis("labeler")
+
+
+def gold_mistakes(labeler: CaptionLabeler, most: int = 10) -> pd.DataFrame:
+    """Held-out gold captions on which a labeler errs most: columns caption, wrong (what it gives), missed (things named)."""
+    nouns = load_nouns()
+    rows = []
+    gold = [entry for entry in read_gold() if entry.held_out]
+    for entry, found in zip(gold, labeler.mentions([entry.caption for entry in gold]), strict=True):
+        right = frozenset().union(*entry.things)
+        given = {wnid for _, wnid in found}
+        wrong = dict.fromkeys(f"{word} ({nouns.name(wnid)})" for word, wnid in found if wnid not in right)
+        missed = [nouns.name(min(thing)) for thing in entry.things if given.isdisjoint(thing)]
+        rows.append((entry.caption, ", ".join(wrong), ", ".join(missed), len(wrong) + len(missed)))
+    rows.sort(key=lambda row: -row[-1])
+    return pd.DataFrame([row[:3] for row in rows[:most]], columns=["caption", "wrong", "missed"])
 
 
 # --- synsets by frequency -----------------------------------------------------------------------------------------------
@@ -179,22 +238,16 @@ def write_counts(
     card = provenance(
         num_captions=len(captions),
         labeler=labeler.name,
-        label_mode=labeler.mode,
-        tagger=labeler.tagger,
+        **labeler.card,
         corpus_fingerprint=fingerprint(captions),
         **parameters,
     )
     return write_table(counts, folder / COUNTS_FILE, card)
 
 
-def labeler_of(card: Mapping) -> CaptionLabeler:
-    """The labeler that made the labels behind an artefact. Raises ValueError if its card names none."""
-    if card.get("label_mode") not in MODES:
-        raise ValueError("the artefact does not say which labeler made it: run notebook 01_synset_analysis again")
-    return CaptionLabeler(card["label_mode"], tagger=card.get("tagger") or "perceptron")
-
-
-def findings(counts: pd.DataFrame, labels: Sequence[Sequence[str]], side: SideBySide, labeler: str, path: Path) -> str:
+def findings(
+    counts: pd.DataFrame, labels: Sequence[Sequence[str]], side: SideBySide, gold: pd.DataFrame, labeler: str, path: Path
+) -> str:
     """What notebook 01 found, as Markdown."""
     table, overlap = labeler_table(side), agreement(side)
     once = (counts["count"] == 1).mean()
@@ -207,6 +260,9 @@ def findings(counts: pd.DataFrame, labels: Sequence[Sequence[str]], side: SideBy
         f"{empty:.1%} of the captions have none.\n"
         f"- The most frequent: {top}. {once:.0%} of the synsets occur only once.\n"
         f"- Captions a second on one core: {speeds}.\n"
+        + f"- On captions that a person annotated, {gold.index[-1]} does best: F1 {gold['F1'].iloc[-1]:.2f} (the reference's "
+        f"rule: {gold.loc['corenet', 'F1']:.2f}), {gold['reachable'].iloc[-1]:,} classes of ImageNet-1k within reach "
+        f"({gold.loc['corenet', 'reachable']:,}).\n"
         + (f"- Agreement of {labeler} (mean Jaccard index): {others}.\n" if others else "")
         + f"- Written: `outputs/{path.parent.name}/{path.name}`"
     )

@@ -51,6 +51,34 @@ def plot_labelers(table: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
     return finished(figure)
 
 
+def plot_gold(table: pd.DataFrame, label_set: str = "ImageNet-1k", size: int = 1000) -> Figure:
+    """Precision, recall and F1 of labelers on gold captions, and how many labels of a set each can give (`gold_table`)."""
+    use_theme()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 0.42 * len(table) + 1.4), sharey=True, width_ratios=[1.5, 1])
+    rows = np.arange(len(table))
+    colours = [labeler_colour(name) for name in table.index]
+    left.hlines(rows, table["precision"], table["recall"], color=COLOURS["grey"], linewidth=1.5, alpha=0.6, zorder=1)
+    for name, marker in (("precision", "<"), ("recall", ">"), ("F1", "o")):
+        left.scatter(table[name], rows, c=colours, marker=marker, s=90 if name == "F1" else 45, label=name, zorder=2)
+    for row, f1 in zip(rows, table["F1"], strict=True):
+        left.annotate(f"{f1:.2f}", (f1, row), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=11)
+    left.set_yticks(rows, table.index)
+    left.set(xlabel="share, 0 to 1", ylim=(-0.6, len(table) - 0.3))
+    left.grid(axis="y", visible=False)
+    handles = left.legend(loc="lower right", frameon=False).legend_handles
+    for handle in handles:
+        handle.set_color("black")
+    best = table.iloc[-1]
+    left.set_title(f"{table.index[-1]} reads as a person does most often:\nF1 {best['F1']:.2f}")
+    right.barh(rows, table["reachable"], color=colours)
+    right.bar_label(right.containers[0], fmt="{:,.0f}", padding=4)
+    right.set(xlabel=f"labels of {label_set} within reach", xlim=(0, size * 1.18))
+    right.grid(axis="y", visible=False)
+    most = table["reachable"].max()
+    right.set_title(f"and compounds reach the most labels:\n{most:,} of {size:,}")
+    return finished(figure)
+
+
 def plot_frequencies(counts: pd.DataFrame, threshold: int) -> Figure:
     """Figure 3a: captions that mention a synset against the synset's rank, on logarithmic axes."""
     use_theme()

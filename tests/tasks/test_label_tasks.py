@@ -25,12 +25,12 @@ def counts(labels):
 
 @pytest.fixture(scope="module")
 def side():
-    return analysis.compare_labelers(CORPUS, 100, seed=0)
+    return analysis.compare_labelers(CORPUS, 100, analysis.labelers_to_compare(CaptionLabeler()), seed=0)
 
 
 @pytest.fixture
 def card():
-    return {"num_captions": 8, "label_mode": "compound", "labeler": "compound", "captions": "x"}
+    return {"num_captions": 8, **CaptionLabeler("compound").card, "labeler": "compound", "captions": "x"}
 
 
 # --- 01 ---
@@ -77,12 +77,13 @@ def test_counts_are_stored_with_what_made_them(tmp_path, counts):
 
 
 def test_the_labeler_of_an_artefact_is_made_again():
-    assert analysis.labeler_of({"label_mode": "pos", "tagger": "perceptron"}).name == "pos-perceptron"
+    labeler = CaptionLabeler("compound", sense="first", proper_nouns=False)
+    assert CaptionLabeler.from_card({**labeler.card, "num_captions": 3}).card == labeler.card
 
 
 def test_an_artefact_without_its_labeler_is_refused():
     with pytest.raises(ValueError, match="run notebook 01_synset_analysis again"):
-        analysis.labeler_of({})
+        CaptionLabeler.from_card({})
 
 
 # --- 02 ---

@@ -155,5 +155,5 @@ def test_fields_are_named_in_the_title(counts):
 
 
 def test_labelers_that_agree_most_are_named_in_the_title():
-    side = analysis.compare_labelers(CORPUS, 4)
+    side = analysis.compare_labelers(CORPUS, 4, analysis.labelers_to_compare(CaptionLabeler()))
     assert "agree most" in titles(figures.plot_labelers(analysis.labeler_table(side), analysis.agreement(side)))

@@ -1,0 +1,54 @@
+"""The gold captions, and what the default labeler has to be better at than the others."""
+
+import pytest
+
+from catlip_lite.labels import CaptionLabeler, LabelSet, load_nouns
+from catlip_lite.labels.gold import KINDS, GoldCaption, Score, reachable_labels, read_gold, score_labeler
+
+DOG, CAT, BANK, SHORE = "n02084071", "n02121620", "n08420278", "n09213565"
+
+
+def gold(caption, *things, held_out=False):
+    return GoldCaption("alt text", caption, tuple(map(frozenset, things)), held_out)
+
+
+def test_there_are_300_captions_of_each_kind_together():
+    entries = read_gold()
+    assert len(entries) >= 300
+    assert {entry.kind for entry in entries} == set(KINDS)
+
+
+def test_no_gold_caption_is_there_twice():
+    captions = [entry.caption for entry in read_gold()]
+    assert len(set(captions)) == len(captions)
+
+
+def test_every_gold_synset_is_in_wordnet():
+    assert all(wnid in load_nouns().row for entry in read_gold() for thing in entry.things for wnid in thing)
+
+
+def test_precision_counts_given_synsets_and_recall_named_things():
+    entries = [gold("a dog and a cat", {DOG}), gold("a dog", {DOG}, {CAT})]
+    assert score_labeler(CaptionLabeler(), entries) == Score(precision=2 / 3, recall=2 / 3)
+
+
+def test_any_of_equally_good_synsets_is_right():
+    assert score_labeler(CaptionLabeler(), [gold("a dog", {DOG, CAT})]) == Score(1.0, 1.0)
+
+
+def test_f1_is_the_harmonic_mean():
+    assert Score(0.5, 1.0).f1 == pytest.approx(2 / 3)
+
+
+def test_the_default_reads_the_held_out_captions_best():
+    entries = [entry for entry in read_gold() if entry.held_out]
+    others = [CaptionLabeler("corenet"), CaptionLabeler("pos"), CaptionLabeler(sense="first")]
+    assert score_labeler(CaptionLabeler(), entries).f1 > max(score_labeler(other, entries).f1 for other in others)
+
+
+def test_corenet_can_name_394_classes_of_imagenet():
+    assert reachable_labels(CaptionLabeler("corenet"), LabelSet.load("imagenet-1k")) == 394
+
+
+def test_compound_can_name_at_least_880_classes_of_imagenet():
+    assert reachable_labels(CaptionLabeler("compound"), LabelSet.load("imagenet-1k")) >= 880
