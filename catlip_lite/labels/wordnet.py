@@ -60,14 +60,16 @@ class Nouns:
         """Lemmas that `form` (lower case, words joined by '_') may inflect; equals NLTK's `wn._morphy(form, 'n')`."""
         bases = self.exceptions.get(form)
         if bases is None:
-            bases = [form[: -len(old)] + new for old, new in PLURAL_RULES if form.endswith(old)]
+            regular = form.endswith(("s", "men"))  # most words end otherwise: asked once, not for each rule
+            bases = [form[: -len(old)] + new for old, new in PLURAL_RULES if form.endswith(old)] if regular else ()
         return list(dict.fromkeys(f for f in (form, *bases) if f in self.senses))
 
     def verb_lemmas(self, form: str) -> list[str]:
         """Verbs that `form` (lower case) may inflect: "runs" -> ["run"]."""
         bases = self.verb_exceptions.get(form)
         if bases is None:
-            bases = [form[: -len(old)] + new for old, new in VERB_RULES if form.endswith(old)]
+            regular = form.endswith(("s", "ed", "ing"))
+            bases = [form[: -len(old)] + new for old, new in VERB_RULES if form.endswith(old)] if regular else []
             if form.endswith("ing") and form[-5:-4] == form[-4:-3]:
                 bases.append(form[:-4])
         return list(dict.fromkeys(f for f in (form, *bases) if f in self.verbs))

@@ -31,7 +31,7 @@ from ..labels.tokenising import tokenize
 WEB_SCALE = 1_280_000_000  # captions of DataComp-1.3B
 PASSES = 3  # over the corpus: the first meets words for the first time, the others show that memory does not grow
 SPACY_CAPTIONS = 5_000  # at its speed, enough to measure
-STEP = 64  # captions labelled at a time in a data loader
+STEPS = (64, 4096)  # captions labelled at a time in a data loader: a step of a small batch, a stretch of a shard
 
 
 def descriptions() -> list[str]:
@@ -121,7 +121,7 @@ def check_identity(captions: Sequence[str], straight: Sequence[str]) -> None:
 
 
 def bench_loader(captions: Sequence[str]) -> None:
-    """Print what labels on the fly cost beside decoding the image: a step's captions at a time, a 640 x 427 JPEG to 224 px."""
+    """Print what labels on the fly cost beside decoding the image, a JPEG of 640 x 427 to 224 px."""
     from sklearn.datasets import load_sample_images
 
     from ..data.images import decode, squash
@@ -129,20 +129,18 @@ def bench_loader(captions: Sequence[str]) -> None:
     photo = (Path(load_sample_images.__globals__["__file__"]).parent / "images" / "china.jpg").read_bytes()
     labeler = CaptionLabeler()
     vocabulary = Vocabulary.from_counts(count_synsets(labeler.label(captions)), threshold=0, num_captions=len(captions))
-    steps = [captions[i : i + STEP] for i in range(0, len(captions), STEP)]
-    started = time.process_time()
-    for step in steps:
-        for wnids in labeler.label(step):
-            vocabulary.encode(wnids)
-    label = (time.process_time() - started) / len(captions)
     started = time.process_time()
     for _ in range(100):
         squash(decode(photo), 224)
     image = (time.process_time() - started) / 100
-    print(
-        f"in a data loader, {STEP} captions at a time: {label * 1e6:.1f} µs a caption, class indices included, beside "
-        f"{image * 1e3:.2f} ms to decode a photo of 640 x 427: {label / image:.2%}"
-    )
+    print(f"in a data loader, class indices included, beside {image * 1e3:.2f} ms to decode a photo of 640 x 427:")
+    for size in STEPS:
+        started = time.process_time()
+        for start in range(0, len(captions), size):
+            for wnids in labeler.label(captions[start : start + size]):
+                vocabulary.encode(wnids)
+        label = (time.process_time() - started) / len(captions)
+        print(f"  {size:,} captions at a time: {label * 1e6:.1f} µs a caption, {label / image:.2%} of decoding")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from catlip_lite.data import label_file
 from catlip_lite.data.label_results import Destination
 from catlip_lite.data.shards import Sample, write_shards
 from catlip_lite.data.sources import find_source_files
+from catlip_lite.labels import CaptionLabeler
 from catlip_lite.tasks import vocab_pruning
 
 # --- run again ----------------------------------------------------------------------------------------------------------
@@ -214,7 +215,9 @@ def test_ctrl_c_counts_what_other_processes_have_finished_and_leaves_no_staging_
 
 def test_work_that_is_told_to_stop_leaves_nothing(parquets, out):
     out.mkdir()
-    labelling = label_file.Labelling("compound", "compound", None, "caption", "uid", False)
+    labelling = label_file.Labelling(
+        "compound", **CaptionLabeler().card, caption_column="caption", uid_column="uid", uid_from_json=False
+    )
     with pytest.raises(KeyboardInterrupt):
         label_file.label_file(find_source_files(parquets)[0], Destination.at(out), labelling, stop=lambda: True)
     assert contents(out) == {}
