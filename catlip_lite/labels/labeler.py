@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import compress
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,7 @@ MODES = ("corenet", "pos", "compound")
 LABELER_FACTS = ("label_mode", "label_sense", "proper_nouns", "tagger")  # what a card tells of a labeler
 SENSE_OF_MODE = {"corenet": "first", "pos": "first", "compound": "visual"}
 BATCH = 1 << 15  # captions worked on at a time: enough to share lookups, few enough to stay in the processor's cache
+BATCH_BYTES = 1 << 26
 
 _WORD = re.compile(r"(?:[^\W\d_]\.){2,}|[^\W_]+(?:'[^\W_]+)?")
 _JOINS = frozenset(("-", "_", ""))
@@ -51,8 +53,8 @@ class CaptionLabeler:
         lemma of its first sense, keeps duplicates, and makes a string of anything (None is "none", which WordNet knows).
     sense: "first", WordNet's first sense of a word, as the paper has it, or "visual", the likeliest that a photograph can show
         ("table" is furniture; see `sense_of`). None: "visual" for compound, "first" for the others.
-    proper_nouns: whether names count. For "compound" these are WordNet's named instances ("Paris"); for "pos" the tags NNP and
-        NNPS, too. corenet has neither option.
+    proper_nouns: whether names count: what WordNet has as an instance ("Paris") or writes with capitals ("Christmas"), for
+        "pos" also what is tagged NNP or NNPS. corenet has neither option.
     tagger: for mode "pos": "perceptron", "spacy" or "nltk".
 
     A caption that is None, NaN or empty has no labels, bytes are UTF-8, and a list is the union of its members (but see
@@ -135,9 +137,7 @@ class CaptionLabeler:
     def _batches(self, captions, with_words: bool = False) -> Iterable[_Found]:
         if isinstance(captions, (str, bytes)):
             raise TypeError(f"label() takes a list of captions, not one string: pass [{captions[:60]!r}]")
-        # An empty batch, too, gives one (empty) result.
-        for start in range(0, max(len(captions), 1), BATCH):
-            column = as_text_column(captions[start : start + BATCH], literal=self.mode == "corenet")
+        for column in _parts(captions, literal=self.mode == "corenet"):
             found = self._find(clean_column(column, lower=self.mode != "pos"), with_words)
             if not with_words and self.mode != "corenet":
                 first = first_in_row(found.numbers, found.ends)
@@ -148,28 +148,28 @@ class CaptionLabeler:
 
     def _find_first_lemmas(self, texts: pa.Array, with_words: bool) -> _Found:
         pieces = cut(texts)
-        synsets = self._pieces(pieces.distinct)
-        flat, ends = _spread(pieces, [[number for number, _ in found or ()] for found in synsets])
-        rows = _rows_with(pieces, [found is None for found in synsets])
+        found = self._pieces(pieces.distinct)
+        flat, ends = _spread(pieces, [entry[0] if entry else () for entry in found])
+        rows = _rows_with(pieces, [entry is None for entry in found])
         whole = [self._synsets_of_tokens(tokenize(text)) for text in texts.take(pa.array(rows)).to_pylist()]
-        flat, ends = replace_rows(flat, ends, rows, [[number for number, _ in found] for found in whole])
+        flat, ends = replace_rows(flat, ends, rows, [numbers for numbers, _ in whole])
         if not with_words:
             return _Found(flat, ends)
-        instead = dict(zip(rows.tolist(), whole, strict=True))
+        instead = {row: entry[1] for row, entry in zip(rows.tolist(), whole, strict=True)}
         starts = np.append(0, pieces.ends[:-1])
         words = []
         for row, (start, end) in enumerate(zip(starts, pieces.ends, strict=True)):
-            found = instead.get(row, (pair for i in pieces.ids[start:end] for pair in synsets[i] or ()))
-            words += [word for _, word in found]
+            words += instead.get(row, (word for i in pieces.ids[start:end] if found[i] for word in found[i][1]))
         return _Found(flat, ends, words)
 
-    def _synsets_of_piece(self, piece: str) -> tuple[tuple[int, str], ...] | None:
+    def _synsets_of_piece(self, piece: str) -> tuple[tuple[int, ...], tuple[str, ...]] | None:
         tokens = piece_tokens(piece, cased=False)
         return None if tokens is None else self._synsets_of_tokens(tokens)
 
-    def _synsets_of_tokens(self, tokens: Sequence[str]) -> tuple[tuple[int, str], ...]:
+    def _synsets_of_tokens(self, tokens: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """The synsets' numbers of the tokens that have one, and these tokens."""
         numbers = self._words(tokens)
-        return tuple((number, token) for number, token in zip(numbers, tokens, strict=True) if number)
+        return tuple(filter(None, numbers)), tuple(compress(tokens, numbers))
 
     def _number_by_first_lemma(self, token: str) -> int:
         return _number(first_lemma_of_first_sense(token))
@@ -225,12 +225,11 @@ class CaptionLabeler:
 
     def _words_of_piece(self, piece: str) -> tuple[tuple, tuple, tuple]:
         """Words of a piece: their ids in the trie, their synsets' numbers, themselves; a break between phrases is 0, 0, ""."""
-        if piece[-1] == " " and piece[:-1].isalnum():
-            words, plain = [piece[:-1]], [piece[:-1]]
-        else:
-            words, plain = _split_at_breaks(piece)
-        ids, known = self._trie.word_id, self._words(words)
-        return tuple(ids.get(word, 0) for word in plain), tuple(known), tuple(plain)
+        ids, word = self._trie.word_id, piece[:-1]
+        if piece[-1] == " " and word.isalnum():
+            return (ids.get(word, 0),), (self._words.of(word),), (word,)
+        words, plain = _split_at_breaks(piece)
+        return tuple([ids.get(word, 0) for word in plain]), tuple(self._words(words)), tuple(plain)
 
     def _number_of_word(self, word: str) -> int:
         if word.endswith("'s") and _lemma_of(word[:-2]):
@@ -243,6 +242,16 @@ class CaptionLabeler:
         # "so long" and "no one" are compounds of function words alone.
         named = not FUNCTION_WORDS.issuperset(words_of(lemma))
         return self._number_of_lemma(singular_instead(lemma) or lemma) if named else 0
+
+
+def _parts(captions, literal: bool) -> Iterable[pa.Array]:
+    """Captions as text columns, some at a time; no captions are one empty column."""
+    for start in range(0, max(len(captions), 1), BATCH):
+        column = as_text_column(captions[start : start + BATCH], literal=literal)
+        # Where captions are long, fewer: memory stays flat, and positions fit 32 bits.
+        rows = max(len(column) * BATCH_BYTES // max(column.nbytes, BATCH_BYTES), 1)
+        for first in range(0, max(len(column), 1), rows):
+            yield column.slice(first, rows)
 
 
 def _lemma_of(word: str) -> str:

@@ -122,6 +122,8 @@ def singular_instead(plural: str) -> str | None:
     Plurals that name a thing or a dish ("glasses", "scissors", "fries") keep their own.
     """
     nouns = load_nouns()
+    if not plural.endswith(("s", "men")) and plural not in nouns.exceptions:
+        return None
     own = nouns.senses.get(plural)
     if not own or LEXICOGRAPHER_FILES[nouns.lexicographer[own[0]]] in ("artifact", "food"):
         return None

@@ -81,7 +81,7 @@ def cut(texts: pa.Array) -> Pieces:
 class Memo:
     """Remembers what a function gives for distinct words, and forgets all at `limit` entries, so that memory stays flat."""
 
-    def __init__(self, function: Callable[[str], object], limit: int = 1 << 20):
+    def __init__(self, function: Callable[[str], object], limit: int = 1 << 19):
         self.function, self.limit = function, limit
         self.known: dict[str, object] = {}
 
@@ -94,6 +94,12 @@ class Memo:
             if word not in known:
                 known[word] = self.function(word)
         return [known[word] for word in words]
+
+    def of(self, word: str) -> object:
+        """The function's value for one word."""
+        if word not in self.known:
+            return self([word])[0]
+        return self.known[word]
 
 
 # --- tokens of one piece ------------------------------------------------------------------------------------------------
@@ -117,6 +123,8 @@ def piece_tokens(piece: str, *, cased: bool = True) -> tuple[str, ...] | None:
     """
     word = piece.rstrip(" ")
     last = word == piece
+    if word.isalnum() and word.lower() not in _CONTRACTED:
+        return (word,)
     simple = _SIMPLE.fullmatch(word)
     if simple and _CONTRACTED.isdisjoint(simple[2].lower().split("-")):
         before, stem, clitic, *behind = simple.groups()

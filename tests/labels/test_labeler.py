@@ -206,6 +206,8 @@ def test_labels_do_not_depend_on_the_size_of_a_batch(mode, monkeypatch):
     at_once = CaptionLabeler(mode).label(captions)
     monkeypatch.setattr(labeler_module, "BATCH", 7)
     assert CaptionLabeler(mode).label(captions) == at_once
+    monkeypatch.setattr(labeler_module, "BATCH_BYTES", 100)
+    assert CaptionLabeler(mode).label(captions) == at_once
 
 
 @pytest.mark.parametrize("mode", ["corenet", "pos", "compound"])
