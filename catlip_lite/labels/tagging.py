@@ -263,7 +263,7 @@ def _spacy_tagger() -> Tagger:
 
     def tag(sentences):
         documents = (spacy.tokens.Doc(pipeline.vocab, words=list(s)) for s in sentences)
-        return [[token.tag_ for token in document] for document in pipeline.pipe(documents, batch_size=512)]
+        return [[token.tag_ for token in document] for document in pipeline.pipe(documents, batch_size=128)]
 
     return tag
 
