@@ -10,7 +10,7 @@ from catlip_lite.data.shards import Sample, write_shards
 from catlip_lite.labels import Vocabulary
 
 COLOURED = {"apple": (200, 30, 30), "dog": (120, 80, 40), "cat": (90, 90, 90), "banana": (240, 220, 60)}
-WNIDS = {"apple": "n07739125", "dog": "n02084071", "cat": "n02121620", "banana": "n12352287"}
+WNIDS = {"apple": "n07739125", "dog": "n02084071", "cat": "n02121620", "banana": "n07753592"}
 
 
 def png(colour=(255, 0, 0), size=(24, 24), mode="RGB") -> bytes:

@@ -19,10 +19,11 @@ import pyarrow as pa
 
 from .cleaning import as_text_column, clean_caption, clean_column
 from .compounds import CompoundTrie, compound_forms, words_of
+from .memo import Memo
 from .ragged import ends_of, first_in_row, replace_rows, rows_at, spans, take_rows
 from .senses import FUNCTION_WORDS, SENSES, first_lemma_of_first_sense, is_noun_in_captions, sense_of, singular_instead
 from .tagging import NOUN_TAGS, has_tag, load_tagger
-from .tokenising import Memo, Pieces, cut, piece_tokens, tokenize
+from .tokenising import Pieces, cut, piece_tokens, tokenize
 from .wordnet import load_nouns
 
 MODES = ("corenet", "pos", "compound")
@@ -75,7 +76,7 @@ class CaptionLabeler:
         self.mode, self.sense, self.proper_nouns = mode, sense, bool(proper_nouns)
         self.tagger = tagger if mode == "pos" else None
         self._tag = load_tagger(tagger) if mode == "pos" else None
-        self._trie = CompoundTrie(self._number_of_compound) if mode == "compound" else None
+        self._trie = _compound_trie(sense, self.proper_nouns) if mode == "compound" else None
         self._find = {"corenet": self._find_first_lemmas, "pos": self._find_tagged, "compound": self._find_compounds}[mode]
         piece = {"corenet": self._synsets_of_piece, "pos": piece_tokens, "compound": self._words_of_piece}[mode]
         self._pieces = Memo(piece)
@@ -238,10 +239,16 @@ class CaptionLabeler:
         row = sense_of(lemma, self.sense, self.proper_nouns)
         return _number(row) if row is not None and is_noun_in_captions(word, lemma, row) else 0
 
-    def _number_of_compound(self, lemma: str) -> int:
+
+@lru_cache(maxsize=4)
+def _compound_trie(sense: str, proper_nouns: bool) -> CompoundTrie:
+    def number(lemma: str) -> int:
         # "so long" and "no one" are compounds of function words alone.
-        named = not FUNCTION_WORDS.issuperset(words_of(lemma))
-        return self._number_of_lemma(singular_instead(lemma) or lemma) if named else 0
+        if FUNCTION_WORDS.issuperset(words_of(lemma)):
+            return 0
+        return _number(sense_of(singular_instead(lemma) or lemma, sense, proper_nouns))
+
+    return CompoundTrie(number)
 
 
 def _parts(captions, literal: bool) -> Iterable[pa.Array]:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .memo import Memo
 from .ragged import ends_of, lengths_of, rows_at, take_rows
-from .tokenising import Memo
 
 TAGGERS = ("perceptron", "spacy", "nltk")
 NOUN_TAGS = frozenset({"NN", "NNS", "NNP", "NNPS"})

@@ -7,7 +7,6 @@ captions in which a piece's tokens depend on its neighbours are tokenised whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -76,30 +75,6 @@ def cut(texts: pa.Array) -> Pieces:
     pieces = pa.StringArray.from_buffers(len(cuts), pa.py_buffer(offsets), pa.py_buffer(data)).dictionary_encode()
     counts = np.searchsorted(cuts, ends, side="right") if len(cuts) else np.zeros(len(ends), dtype=np.int64)
     return Pieces(pieces.dictionary.to_pylist(), pieces.indices.to_numpy(), counts)
-
-
-class Memo:
-    """Remembers what a function gives for distinct words, and forgets all at `limit` entries, so that memory stays flat."""
-
-    def __init__(self, function: Callable[[str], object], limit: int = 1 << 19):
-        self.function, self.limit = function, limit
-        self.known: dict[str, object] = {}
-
-    def __call__(self, words: Sequence[str]) -> list:
-        """The function's value for each word, in order."""
-        known = self.known
-        if len(known) + len(words) > self.limit:
-            known.clear()
-        for word in words:
-            if word not in known:
-                known[word] = self.function(word)
-        return [known[word] for word in words]
-
-    def of(self, word: str) -> object:
-        """The function's value for one word."""
-        if word not in self.known:
-            return self([word])[0]
-        return self.known[word]
 
 
 # --- tokens of one piece ------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from ..artefacts import atomic_path
 from ..data.labelled import LabelledImages
-from ..models import PretrainedModel, create_vit
+from ..models import PretrainedModel, network_of
 
 
 @dataclass
@@ -55,7 +55,7 @@ def untrained(model: PretrainedModel, images: LabelledImages, seed: int = 0) -> 
     not be normalised, and the baseline be weaker than it is.
     """
     torch.manual_seed(seed)
-    network = create_vit(model.config["model"], num_classes=len(model.vocabulary), image_size=model.image_size)
+    network = network_of(model.config, num_classes=len(model.vocabulary))
     network.train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -114,6 +114,7 @@ def test_pos_can_leave_out_what_is_tagged_as_a_name():
         ("men's shoes, dogs' leashes", ["man", "shoe", "dog", "leash"]),
         ("a St. Bernard of the U.S. team", ["Saint Bernard", "United States", "team"]),
         ("5 inch 16 oz ct", []),
+        ("men with blue eyes, fries and glasses", ["man", "eye", "french fries", "spectacles"]),
     ],
 )
 def test_compound_reads_longest_compounds_and_drops_function_words(caption, expected):

@@ -6,7 +6,7 @@ from nasty_captions import HAND_PICKED, random_captions
 from nltk.tokenize import NLTKWordTokenizer
 
 from catlip_lite.labels.cleaning import clean_column
-from catlip_lite.labels.tokenising import Memo, cut, piece_tokens, sentence_splitter, tokenize
+from catlip_lite.labels.tokenising import cut, piece_tokens, sentence_splitter, tokenize
 
 TEXTS = clean_column(pa.array([*HAND_PICKED, *random_captions(3000, seed=1)]))
 CASED = clean_column(pa.array([c.title() for c in [*HAND_PICKED, *random_captions(3000, seed=2)]]), lower=False)
@@ -49,16 +49,3 @@ def test_pieces_put_together_are_the_text():
     starts = [0, *pieces.ends[:-1]]
     joined = ["".join(pieces.distinct[i] for i in pieces.ids[a:b]) for a, b in zip(starts, pieces.ends, strict=True)]
     assert joined == TEXTS.to_pylist()
-
-
-def test_a_memo_asks_once_for_each_word():
-    asked = []
-    memo = Memo(lambda word: asked.append(word) or word.upper())
-    assert (memo(["a", "b"]), memo(["b", "a"]), asked) == (["A", "B"], ["B", "A"], ["a", "b"])
-
-
-def test_a_memo_forgets_before_it_grows_beyond_its_limit():
-    memo = Memo(str.upper, limit=3)
-    memo(["a", "b"])
-    memo(["c", "d"])
-    assert set(memo.known) == {"c", "d"}
