@@ -105,6 +105,10 @@ class CaptionLabeler:
             raise ValueError("the artefact does not say how its labels were made: run notebook 01_synset_analysis again")
         return _labeler_of(*(card[name] for name in LABELER_FACTS))
 
+    def __reduce__(self):
+        """Travels to other processes as its options: what it remembers, and what a tagger holds, stays here."""
+        return type(self).from_card, (self.card,)
+
     def label(self, captions: Sequence) -> list[list[str]]:
         """WNIDs of each caption, one list a caption: `["A red apple for my dog."]` -> `[["n07739125", "n02084071"]]`.
 

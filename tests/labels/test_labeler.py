@@ -1,5 +1,7 @@
 """Captions → synsets: the paper's equation 1, the reference code's function with its artefacts, and compounds."""
 
+import pickle
+
 import pyarrow as pa
 import pytest
 from nasty_captions import HAND_PICKED, random_captions
@@ -226,6 +228,12 @@ def test_one_string_is_refused_where_a_list_belongs():
 def test_an_unknown_sense_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match="first, visual"):
         CaptionLabeler(sense="second")
+
+
+def test_a_labeler_travels_to_another_process():
+    labeler = CaptionLabeler("pos", sense="visual", proper_nouns=False)
+    travelled = pickle.loads(pickle.dumps(labeler))
+    assert (travelled.card, travelled.label(["a dog"])) == (labeler.card, labeler.label(["a dog"]))
 
 
 @pytest.mark.parametrize(
