@@ -21,7 +21,14 @@ from .cleaning import as_text_column, clean_caption, clean_column
 from .compounds import CompoundTrie, compound_forms, words_of
 from .memo import Memo
 from .ragged import ends_of, first_in_row, replace_rows, rows_at, spans, take_rows
-from .senses import FUNCTION_WORDS, SENSES, first_lemma_of_first_sense, is_noun_in_captions, sense_of, singular_instead
+from .senses import (
+    SENSES,
+    first_lemma_of_first_sense,
+    is_name_of_a_thing,
+    is_noun_in_captions,
+    sense_of,
+    singular_instead,
+)
 from .tagging import NOUN_TAGS, has_tag, load_tagger
 from .tokenising import Pieces, cut, piece_tokens, tokenize
 from .wordnet import load_nouns
@@ -247,8 +254,7 @@ class CaptionLabeler:
 @lru_cache(maxsize=4)
 def _compound_trie(sense: str, proper_nouns: bool) -> CompoundTrie:
     def number(lemma: str) -> int:
-        # "so long" and "no one" are compounds of function words alone.
-        if FUNCTION_WORDS.issuperset(words_of(lemma)):
+        if not is_name_of_a_thing(words_of(lemma)):
             return 0
         return _number(sense_of(singular_instead(lemma) or lemma, sense, proper_nouns))
 
@@ -268,6 +274,7 @@ def _parts(captions, literal: bool) -> Iterable[pa.Array]:
 def _lemma_of(word: str) -> str:
     """The noun that a word is a form of; empty if WordNet knows none."""
     nouns = load_nouns()
+    word = {"mens": "men", "womens": "women"}.get(word, word)  # as shops write men's and women's
     if word in nouns.senses:
         return singular_instead(word) or word
     return next(iter(nouns.morphy(word)), "")

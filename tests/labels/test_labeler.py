@@ -116,6 +116,8 @@ def test_pos_can_leave_out_what_is_tagged_as_a_name():
         ("men's shoes, dogs' leashes", ["man", "shoe", "dog", "leash"]),
         ("a St. Bernard of the U.S. team", ["Saint Bernard", "United States", "team"]),
         ("5 inch 16 oz ct", []),
+        ("looking at the city, laying on the street", ["city", "street"]),
+        ("mens vintage jacket", ["man", "jacket"]),
         ("men with blue eyes, fries and glasses", ["man", "eye", "french fries", "spectacles"]),
     ],
 )
@@ -135,7 +137,13 @@ def test_compound_keeps_nouns_that_look_like_verbs(caption):
 
 @pytest.mark.parametrize(
     "word, first, visual",
-    [("table", "group", "artifact"), ("mouse", "animal", "animal"), ("crane", "person", "animal"), ("banana", "plant", "food")],
+    [
+        ("table", "group", "artifact"),
+        ("mouse", "animal", "animal"),
+        ("crane", "person", "animal"),
+        ("banana", "plant", "food"),
+        ("kite", "possession", "artifact"),
+    ],
 )
 def test_visual_takes_the_sense_that_a_photograph_can_show(word, first, visual):
     nouns = load_nouns()
