@@ -27,11 +27,23 @@ ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray | torch.Tensor
 
 
 def save_pretrained(
-    folder: Path, state: dict[str, torch.Tensor], vocabulary: Vocabulary, *, model: str, image_size: int, **facts
+    folder: Path,
+    state: dict[str, torch.Tensor],
+    vocabulary: Vocabulary,
+    *,
+    model: str,
+    image_size: int,
+    stem: str | None = None,
+    pooling: str | None = None,
+    **facts,
 ) -> Path:
-    """Write the folder that `load` reads; the weights last, so that a folder with weights is complete. facts: provenance."""
+    """Write the folder that `load` reads; the weights last, so that a folder with weights is complete.
+
+    model, image_size, stem, pooling: what `create_vit` was given. facts: provenance.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"model": model, "image_size": image_size, "num_classes": len(vocabulary), **provenance(**facts)}
+    network = {"model": model, "image_size": image_size, "stem": stem, "pooling": pooling}
+    config = {**network, "num_classes": len(vocabulary), **provenance(**facts)}
     vocabulary.save(folder / "vocabulary.parquet")
     with atomic_path(folder / "config.json") as staging:
         staging.write_text(json.dumps(config, indent=2))
@@ -41,9 +53,9 @@ def save_pretrained(
 
 
 def load(folder: str | os.PathLike, device: str | torch.device | None = None, precision: str = "fp32") -> PretrainedModel:
-    """The model that notebook 04 wrote. precision: "fp32", "bf16" or "auto" (bf16 where the device has it).
+    """The model that notebook 04, or `save_pretrained`, wrote.
 
-    Raises FileNotFoundError or ValueError with advice.
+    precision: "fp32", "bf16" or "auto" (bf16 where the device has it). Raises FileNotFoundError or ValueError with advice.
     """
     folder = Path(folder)
     weights = folder / "model.safetensors"
@@ -58,9 +70,15 @@ def load(folder: str | os.PathLike, device: str | torch.device | None = None, pr
             f"{folder / 'vocabulary.parquet'} has {len(vocabulary):,} classes but the checkpoint's head has {head:,}: "
             "pass the vocabulary the model was trained with"
         )
-    network = create_vit(config["model"], num_classes=head, image_size=config["image_size"])
+    network = network_of(config, num_classes=head)
     network.load_state_dict(load_file(weights))
     return PretrainedModel(network, vocabulary, config, device, precision)
+
+
+def network_of(config: dict, num_classes: int) -> nn.Module:
+    """The network that a folder's config.json describes, randomly initialised."""
+    options = {name: config.get(name) for name in ("stem", "pooling")}
+    return create_vit(config["model"], num_classes, config["image_size"], **options)
 
 
 class PretrainedModel:

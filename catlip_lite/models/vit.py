@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
 import torch
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -22,7 +23,7 @@ class VitShape:
     depth: int
     heads: int
     patch: int = 16
-    stem: str = "reference"  # see `ConvStem`
+    stem: str = "reference"  # see `ConvStem`; "patches": one convolution, timm's plain patch embedding
     pooling: str = "token"  # "token": a CLS token without position; "avg": mean of the patch tokens
 
 
@@ -52,9 +53,9 @@ class ConvStem(nn.Module):
         super().__init__()
         layers = self.LAYERS[kind]
         stride = layers[0][1] * layers[1][1] * layers[2][1]
-        if stride != patch_size or img_size % patch_size:
+        if stride != patch_size:
             raise ValueError(
-                f"image size {img_size}, patch {patch_size}: stem {kind!r} needs a multiple of its stride, {stride}"
+                f"stem={kind!r} cuts patches of {stride} pixels, this model's have {patch_size}: choose another stem"
             )
         self.patch_size = (patch_size, patch_size)
         self.grid_size = (img_size // patch_size,) * 2
@@ -77,25 +78,44 @@ class ConvStem(nn.Module):
         return self.conv3(x).permute(0, 2, 3, 1)
 
 
+STEMS = (*ConvStem.LAYERS, "patches")
+POOLINGS = ("token", "avg")
+
+
 def create_vit(
     name: str,
     num_classes: int,
     image_size: int = 224,
     *,
+    stem: str | None = None,
+    pooling: str | None = None,
     drop_path: float = 0.0,
 ) -> VisionTransformer:
     """A ViT by name (a key of `MODELS`), randomly initialised as in the reference (truncated normal, std 0.02).
 
     forward: float [B, 3, H, W] in 0..1, no mean or std taken off -> logits float [B, num_classes]. Positions are stored for
     image_size and interpolated in two dimensions for other H, W (multiples of the patch). `forward_features` and
-    `forward_head(x, pre_logits=True)` are timm's. Raises ValueError for an unknown name or a size that the patch does not
-    divide.
+    `forward_head(x, pre_logits=True)` are timm's.
+
+    stem: how pixels become tokens, "reference" (patches of 16), "overlapping" (of 8) or "patches" (any); None, the model's
+    own. pooling: what the head sees, "token" (a CLS token) or "avg" (the mean of the patch tokens); None, the model's own.
+    Raises ValueError for an unknown name, a stem for other patches, or a size that the patch does not divide.
     """
     if name not in MODELS:
         raise ValueError(f"model={name!r} is unknown: choose one of {', '.join(MODELS)}")
     shape = MODELS[name]
-    if image_size % shape.patch:
-        raise ValueError(f"image_size={image_size} is no multiple of {name}'s patch, {shape.patch}")
+    shape = replace(shape, stem=stem or shape.stem, pooling=pooling or shape.pooling)
+    return build_vit(shape, num_classes, image_size, drop_path=drop_path)
+
+
+def build_vit(shape: VitShape, num_classes: int, image_size: int = 224, *, drop_path: float = 0.0) -> VisionTransformer:
+    """`create_vit` for a shape that has no name."""
+    if image_size < shape.patch or image_size % shape.patch:
+        raise ValueError(f"image_size={image_size} is no multiple of the patch, {shape.patch}")
+    if shape.stem not in STEMS:
+        raise ValueError(f"stem={shape.stem!r} is unknown: choose one of {', '.join(STEMS)}")
+    if shape.pooling not in POOLINGS:
+        raise ValueError(f"pooling={shape.pooling!r} is unknown: choose one of {', '.join(POOLINGS)}")
     model = VisionTransformer(
         img_size=image_size,
         patch_size=shape.patch,
@@ -108,7 +128,7 @@ def create_vit(
         global_pool=shape.pooling,
         fc_norm=False,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        embed_layer=partial(ConvStem, kind=shape.stem),
+        embed_layer=PatchEmbed if shape.stem == "patches" else partial(ConvStem, kind=shape.stem),
         dynamic_img_size=True,
         drop_path_rate=drop_path,
     )

@@ -1,5 +1,7 @@
 """A pre-trained folder: saved, loaded, and asked to tag, embed and classify."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -84,3 +86,16 @@ def test_a_vocabulary_that_does_not_fit_the_head_is_refused_with_both_sizes(fold
 def test_an_unfinished_folder_says_which_notebook_to_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="run notebook 04_pretrain first"):
         catlip_lite.load(tmp_path)
+
+
+def test_stem_and_pooling_come_back(tmp_path, vocabulary):
+    options = {"stem": "patches", "pooling": "token"}
+    network = create_vit("vit_nano8", num_classes=4, image_size=16, **options)
+    saved = save_pretrained(tmp_path, network.state_dict(), vocabulary, model="vit_nano8", image_size=16, **options)
+    assert catlip_lite.load(saved).network.state_dict().keys() == network.state_dict().keys()
+
+
+def test_a_folder_from_before_stems_were_stored_has_the_models_own(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in ("stem", "pooling")}))
+    assert catlip_lite.load(folder).network.patch_embed.conv1.kernel_size == (3, 3)

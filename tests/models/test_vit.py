@@ -25,5 +25,51 @@ def test_unknown_name_lists_the_known_ones():
 
 
 def test_size_must_be_a_multiple_of_the_patch():
-    with pytest.raises(ValueError, match="image_size=50 is no multiple of vit_nano8's patch, 8"):
+    with pytest.raises(ValueError, match="image_size=50 is no multiple of the patch, 8"):
         create_vit("vit_nano8", num_classes=5, image_size=50)
+
+
+def test_plain_patches_are_timms_own_embedding():
+    with torch.device("meta"):
+        model = create_vit("vit_b16", num_classes=5, stem="patches")
+    assert model.patch_embed.proj.weight.shape == (768, 3, 16, 16)
+
+
+@pytest.mark.parametrize("stem", ["overlapping", "patches"])
+def test_every_stem_takes_other_sizes(stem):
+    model = create_vit("vit_nano8", num_classes=5, image_size=16, stem=stem).eval()
+    with torch.no_grad():
+        assert model(torch.rand(2, 3, 24, 32)).shape == (2, 5)
+
+
+def test_a_stem_for_other_patches_is_refused():
+    with pytest.raises(ValueError, match="stem='overlapping' cuts patches of 8 pixels, this model's have 16"):
+        create_vit("vit_ti16", num_classes=5, image_size=32, stem="overlapping")
+
+
+def test_unknown_stem_lists_the_known_ones():
+    with pytest.raises(ValueError, match="stem='conv' is unknown: choose one of reference, overlapping, patches"):
+        create_vit("vit_nano8", num_classes=5, image_size=16, stem="conv")
+
+
+def test_unknown_pooling_lists_the_known_ones():
+    with pytest.raises(ValueError, match="pooling='max' is unknown: choose one of token, avg"):
+        create_vit("vit_nano8", num_classes=5, image_size=16, pooling="max")
+
+
+def test_mean_pooling_hands_the_head_the_mean_of_the_tokens():
+    torch.manual_seed(0)
+    model = create_vit("vit_ti16", num_classes=5, image_size=32, pooling="avg").eval()
+    with torch.no_grad():
+        tokens = model.forward_features(torch.rand(2, 3, 32, 32))
+        pooled = model.forward_head(tokens, pre_logits=True)
+    torch.testing.assert_close(pooled, tokens.mean(dim=1))
+
+
+def test_token_pooling_hands_the_head_the_cls_token():
+    torch.manual_seed(0)
+    model = create_vit("vit_nano8", num_classes=5, image_size=16, pooling="token").eval()
+    with torch.no_grad():
+        tokens = model.forward_features(torch.rand(2, 3, 16, 16))
+        pooled = model.forward_head(tokens, pre_logits=True)
+    torch.testing.assert_close(pooled, tokens[:, 0])
