@@ -136,6 +136,7 @@ def _check_column(path: Path, column: str) -> list[str]:
 
 
 def is_text(kind) -> bool:
+    """Whether a column of this Arrow type holds captions: strings of any layout, dictionaries of them, or nothing at all."""
     from pyarrow import types
 
     if types.is_dictionary(kind):

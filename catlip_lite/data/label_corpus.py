@@ -121,12 +121,11 @@ def label_corpus(
     files = find_source_files(source)
     target = Destination.at(destination)
     done = _complete(files, target, labelling)
-    todo = [file for file in files if file.address not in done]
+    # The largest first: at the end, no worker is left alone with a long one.
+    todo = sorted((file for file in files if file.address not in done), key=lambda file: -(file.size or 0))
     _look_at_columns(todo, labelling)
     target.filesystem.makedirs(target.folder, exist_ok=True)
     target.sweep()
-    # The largest first: at the end, no worker is left alone with a long one.
-    todo.sort(key=lambda file: -(file.size or 0))
     report = LabelReport(skipped=len(done))
     started = time.monotonic()
     try:
@@ -138,10 +137,7 @@ def label_corpus(
     finally:
         report.seconds = time.monotonic() - started
         target.sweep()
-    if report.broken and not report.files and not report.skipped:
-        file, reason = report.broken[0]
-        raise ValueError(f"none of the {len(files):,} files could be labelled, the first to fail: {file}: {reason}")
-    return report
+    return _worth_something(report)
 
 
 # --- before and between -------------------------------------------------------------------------------------------------
@@ -205,6 +201,14 @@ def _look_at_columns(files: Sequence[SourceFile], labelling: Labelling) -> None:
             reasons.append(f"{file.address}: {error}")
     if reasons and len(parquets) == len(files):
         raise ValueError(f"no file of the {len(reasons)} looked at can be labelled; {reasons[0]}")
+
+
+def _worth_something(report: LabelReport) -> LabelReport:
+    """Raises ValueError if all files are broken."""
+    if report.broken and not report.files and not report.skipped:
+        file, reason = report.broken[0]
+        raise ValueError(f"none of the {len(report.broken):,} files could be labelled, the first to fail: {file}: {reason}")
+    return report
 
 
 def _add(outcome: Outcome, report: LabelReport) -> None:

@@ -57,6 +57,7 @@ def find_shards(address: str | Path | Sequence[str]) -> list[Path]:
 
 
 def expand_braces(pattern: str) -> list[str]:
+    """ "{00000..00012}.tar" -> thirteen addresses; one without braces is its own."""
     match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
     if not match:
         return [pattern]

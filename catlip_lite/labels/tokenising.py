@@ -29,9 +29,12 @@ def sentence_splitter() -> PunktSentenceTokenizer:
     """
     try:
         nltk.data.find("tokenizers/punkt_tab/english/")
-        return PunktTokenizer("english")
     except LookupError:
-        pass
+        return PunktSentenceTokenizer(_packaged_parameters())
+    return PunktTokenizer("english")
+
+
+def _packaged_parameters() -> PunktParameters:
     try:
         from punkt.data import english
     except ModuleNotFoundError:
@@ -43,7 +46,7 @@ def sentence_splitter() -> PunktSentenceTokenizer:
     parameters.collocations = set(english.COLLOCATIONS)
     parameters.sent_starters = set(english.SENT_STARTERS)
     parameters.ortho_context.update(english.ORTHO_CONTEXT)
-    return PunktSentenceTokenizer(parameters)
+    return parameters
 
 
 def tokenize(text: str) -> list[str]:
