@@ -49,22 +49,17 @@ PARTICLES = frozenset("at by down for from in into of off on out over to up with
 TWO_LETTER_NOUNS = frozenset("ad ax dj hq lp ma ox pa pc rv tv uk".split())  # noqa: SIM905
 
 
-def first_sense(lemma: str) -> int | None:
-    """Equation 1's synset of a noun: the first sense of its lemma (lower case, words joined by '_')."""
-    senses = load_nouns().senses.get(lemma)
-    return senses[0] if senses else None
-
-
 def first_lemma_of_first_sense(word: str) -> int | None:
     """The reference's rule: the lemmatised word's first sense, kept only if the lemma is the first of that synset's lemmas."""
     nouns = load_nouns()
     lemma = nouns.lemmatize(word)
-    row = first_sense(lemma)
+    row = sense_of(lemma)
     return row if row is not None and nouns.lemmas[row][0].lower() == lemma else None
 
 
 def sense_of(lemma: str, sense: str = "first", proper_nouns: bool = True) -> int | None:
-    """The sense of a lemma that a caption means: WordNet's first, or ("visual") the likeliest of those a photograph can show.
+    """The sense of a lemma (lower case, words joined by '_') that a caption means: WordNet's first, as in equation 1, or
+    ("visual") the likeliest of those a photograph can show. None if it is no noun.
 
     visual weighs how often sense-tagged text uses a sense by whether one can see it: "table" is furniture, "mouse" an animal,
     "crane" a bird before it is an author. proper_nouns: False leaves out names: WordNet's instances (Paris, Stephen Crane) and
