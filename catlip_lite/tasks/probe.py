@@ -16,7 +16,8 @@ import pandas as pd
 from ..artefacts import provenance, write_table
 from ..data.labelled import LabelledImages, load_labelled
 from ..models import PretrainedModel
-from ..training.heads import HeadRecipe, random_head, train_head
+from ..models.heads import random_head
+from ..training.heads import HeadRecipe, train_head
 from .features import Features, extract, join, model_fingerprint, pixel_features, split_validation, untrained
 from .progress import progress
 from .scoring import per_class_accuracy, top_k_hits

@@ -18,7 +18,8 @@ from ..artefacts import provenance, read_table, write_table
 from ..data.labelled import load_labelled
 from ..labels import LabelSet, Vocabulary, match_labels
 from ..models import PretrainedModel, zero_shot_scores
-from ..training.heads import Head, HeadRecipe, random_head, train_head
+from ..models.heads import Head, random_head
+from ..training.heads import HeadRecipe, train_head
 from .features import Features, extract, join, model_fingerprint
 from .progress import progress
 from .scoring import top_k_hits

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ..models.heads import Head
+
 
 @dataclass(frozen=True)
 class HeadRecipe:
@@ -22,25 +24,6 @@ class HeadRecipe:
     min_lr: float = 1e-6
     weight_decay: float = 0.0
     batch_size: int = 256
-
-
-@dataclass
-class Head:
-    """A linear classifier: weight float32 [C, D], bias float32 [C]."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-
-    def scores(self, features: np.ndarray) -> np.ndarray:
-        """Logits, float32 [N, C]."""
-        return (torch.from_numpy(features) @ self.weight.T + self.bias).numpy()
-
-
-def random_head(classes: int, width: int, seed: int) -> Head:
-    """Random Init: truncated normal weights of std 0.02 as in the reference, zero bias."""
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.nn.init.trunc_normal_(torch.empty(classes, width), std=0.02, generator=generator)
-    return Head(weight, torch.zeros(classes))
 
 
 def train_head(start: Head, features: np.ndarray, targets: np.ndarray, recipe: HeadRecipe, seed: int = 0) -> Head:
