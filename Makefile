@@ -17,7 +17,7 @@ OUT      = outputs/$(RUN)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test bench-labels bench-data bench-train lab html publish format clean clean-all parameters
+.PHONY: help run test bench-labels bench-data bench-train bench-probe lab html publish format clean clean-all parameters
 ifneq ($(words $(RUN)),1)
 $(error RUN='$(RUN)' must be one plain folder name: it becomes outputs/RUN)
 endif
@@ -28,6 +28,7 @@ help:
 	@echo 'make bench-labels  how fast captions become labels; CAPTIONS=file.parquet COLUMN=name for others than the default'
 	@echo 'make bench-data    how fast shards become batches; SHARDS=address for others than the synthetic ones'
 	@echo "make bench-train   how fast a training step is, and what memory it takes; BENCH='matrix --model vit_l16' for other options"
+	@echo "make bench-probe   how long a linear probe takes, and what it reaches; BENCH='--images 200000' for other options"
 	@echo 'make lab      the notebooks in JupyterLab'
 	@echo 'make html     write a run'"'"'s pages again, executing nothing (RUN=name)'
 	@echo 'make publish  copy a run'"'"'s pages to outputs/published/, without artwork that is not ours (RUN=name)'
@@ -83,7 +84,9 @@ $(eval $(call notebook,02_vocab_pruning,vocabulary.parquet,synset_counts.parquet
 $(eval $(call notebook,03_imagenet_overlap,label_matches.parquet,vocabulary.parquet))
 $(eval $(call notebook,04_pretrain,pretrain/model.safetensors,vocabulary.parquet))
 $(eval $(call notebook,05_probe,probe.parquet,pretrain/model.safetensors))
-$(eval $(call notebook,06_transfer_init,transfer_init.parquet,pretrain/model.safetensors label_matches.parquet))
+$(eval $(call notebook,06_transfer_init,transfer_init.parquet,pretrain/model.safetensors))
+$(eval $(call notebook,07_finetune,finetune.parquet,pretrain/model.safetensors))
+$(eval $(call notebook,10_multi_label,multi_label.parquet,pretrain/model.safetensors))
 
 .PRECIOUS: $(RENDERED) $(ARTEFACTS)
 
@@ -126,6 +129,10 @@ bench-labels: | $(READY)
 BENCH ?=
 bench-train: | $(READY)
 	@$(PYTHON) -m catlip_lite.tasks.bench_train $(BENCH)
+
+# Synthetic features, 50,000 of 1,000 classes; those of a run: BENCH='outputs/RUN/features/FOLDER --targets FILE.npy'.
+bench-probe: | $(READY)
+	@$(PYTHON) -m catlip_lite.tasks.bench_probe $(BENCH)
 
 SHARDS          ?=
 SHARDS_IN_TABLE ?=

@@ -12,3 +12,10 @@ def load(folder, device=None, precision="fp32"):
     from .models import load as load_pretrained  # here, so that `catlip_lite.labels` needs no torch
 
     return load_pretrained(folder, device, precision)
+
+
+def load_classifier(folder, device=None, precision="fp32"):
+    """A fine-tuned classifier from the folder that notebook 07 wrote: see `catlip_lite.models.classifier.load_classifier`."""
+    from .models.classifier import load_classifier as load_finetuned
+
+    return load_finetuned(folder, device, precision)

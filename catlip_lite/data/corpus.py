@@ -1,35 +1,25 @@
 """Shards + vocabulary → training batches: captions become labels, images are decoded and augmented, in the corpus's order.
 
-A corpus that fits in memory is decoded once; a larger one streams: worker processes read, label and decode what each step
-needs. Either way a batch is a pure function of its `BatchSpec`, and a sample that cannot be used is a row of weight 0.
+How images become batches, in memory or streamed, is `image_batches`; what lies in shards and what captions say is here.
 """
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..labels import CaptionLabeler, Vocabulary
-from .batches import Batch, BatchSpec, Piece, joined, sparse_targets
-from .images import Augmentation, augment, crop_view, decode, squash
+from .image_batches import STORED, ImageBatches, Read, SampleStream
+from .images import Augmentation
 from .sample_order import OrderRule, SampleOrder
 from .shard_reader import SampleSkipped, ShardReader
 from .shard_table import ShardTable
 
-logger = logging.getLogger(__name__)
 
-CHUNK = 64  # images a worker decodes at a time: small enough for steady flow, large enough to label captions together
-STORED = 1.5  # side of a picture kept in memory, in views: what crops and tilts still look sharp from
-
-
-class Corpus:
+class Corpus(ImageBatches):
     """The batches of a corpus, by `BatchSpec`.
 
     image_size: side of the views the recipe trains at (others may be asked for). cache_gb: decode once and keep in memory if
@@ -54,38 +44,16 @@ class Corpus:
         download_to: Path | None = None,
         progress: Callable[[Sequence], Iterable] = lambda shards: shards,
     ):
-        self.table, self.rule, self.augmentation, self.workers = table, rule, augmentation, workers
-        self.stored_size = round(image_size * STORED)
-        self.in_memory = table.num_samples * 3 * self.stored_size**2 <= cache_gb * 2**30
+        self.table, self.rule = table, rule
+        stored_size = round(image_size * STORED)
+        in_memory = table.num_samples * 3 * stored_size**2 <= cache_gb * 2**30
         # Each worker takes the same stretch of the lanes from every micro-batch; its ends may lie within two more.
         stretch = -(-rule.lanes // (processes * share * max(1, workers))) + 2
-        lanes_met = rule.lanes if self.in_memory else min(rule.lanes, share * stretch)
-        self.order = SampleOrder(table.counts, rule, lanes_met=lanes_met)
+        lanes_met = rule.lanes if in_memory else min(rule.lanes, share * stretch)
+        order = SampleOrder(table.counts, rule, lanes_met=lanes_met)
         reader = ShardReader(table, open_at_once=2 * rule.shuffle_shards * lanes_met + 8, download_to=download_to)
-        self.stream = _Stream(table, self.order, reader, labeler, vocabulary, augmentation, self.stored_size)
-        if self.in_memory:
-            self.memory = decode_all(self.stream, progress)
-
-    def __len__(self) -> int:
-        return self.table.num_samples
-
-    def batches(self, specs: Iterable[BatchSpec]) -> Iterator[Batch]:
-        """The batch of each spec, in order. Raises ValueError for a batch without one usable sample."""
-        for batch in self._from_memory(specs) if self.in_memory else self._from_stream(specs):
-            if not batch.weights.any():
-                reasons = sorted({reason for _, reason in batch.skipped})
-                raise ValueError(
-                    f"none of the {len(batch)} samples of a batch can be used ({', '.join(reasons)}), such as "
-                    f"{', '.join(batch.names[:3])}: are these shards damaged?"
-                )
-            yield batch
-
-    def views_of(self, spec: BatchSpec) -> torch.Tensor:
-        """Training views to look at: float32 [B, 3, S, S] in 0..1."""
-        workers, self.workers = self.workers, 0  # a handful of images is not worth starting processes
-        images = next(iter(self.batches([spec]))).images
-        self.workers = workers
-        return images if images.is_floating_point() else images.float() / 255
+        stream = _Shards(table, order, reader, labeler, vocabulary, augmentation, stored_size)
+        super().__init__(stream, table.fingerprint, in_memory=in_memory, workers=workers, progress=progress)
 
     def first_look(self, most: int = 1000) -> FirstLook:
         """What the first samples of the first lane are like, undecoded; all of the corpus, if it is in memory.
@@ -98,7 +66,7 @@ class Corpus:
         else:
             lanes = self.rule.lanes
             read = [self.stream.read(p * lanes) for p in range(min(most, max(1, len(self) // lanes)))]
-            captions = [sample.caption for sample in read if sample.skipped is None]
+            captions = [sample.said for sample in read if sample.skipped is None]
             skipped = [(sample.name, sample.skipped) for sample in read if sample.skipped is not None]
             labels = self.stream.labels(captions)
         counts = np.array([len(found) for found in labels])
@@ -109,54 +77,6 @@ class Corpus:
                 f"({len(self.stream.vocabulary):,} classes): choose another vocabulary or other shards{lost}"
             )
         return FirstLook(len(labels), float(counts.mean()), int((counts == 0).sum()), skipped)
-
-    def _from_memory(self, specs: Iterable[BatchSpec]) -> Iterator[Batch]:
-        for spec in specs:
-            places = self.memory.place_of(*self.stream.locate(spec))
-            images, aspects = self.memory.images[places], self.memory.aspects[places]
-            good = self.memory.good[places]
-            batch = Batch(
-                images,
-                *sparse_targets([self.memory.labels[i] for i in places]),
-                torch.from_numpy(good.astype(np.float32)),
-                [self.memory.names[i] for i in places],
-                [(self.memory.names[i], self.memory.reasons[i]) for i in places[~good]],
-            )
-            yield self._augmented(batch, aspects, spec)
-
-    def _from_stream(self, specs: Iterable[BatchSpec]) -> Iterator[Batch]:
-        """Chunks come from the workers in turn; with lanes for every worker, a worker gets the same lanes each step."""
-        specs = _Chunks(specs, self.workers)
-        loader = torch.utils.data.DataLoader(
-            self.stream,
-            batch_size=None,
-            sampler=specs,
-            collate_fn=_as_it_is,
-            num_workers=self.workers,
-            prefetch_factor=specs.ahead if self.workers else None,
-        )
-        flow, pieces = iter(loader), {}
-        try:
-            for piece, first, spec, is_last in flow:
-                pieces[first] = piece
-                if is_last:
-                    batch, aspects = joined([pieces[first] for first in sorted(pieces)])
-                    pieces.clear()  # and `piece`: shared memory goes back before the training loop takes its time
-                    del piece
-                    yield self._augmented(batch, aspects, spec)
-                    del batch
-        finally:
-            if self.workers:
-                flow._shutdown_workers()  # an error's traceback holds on to the iterator, and so to the processes
-
-    def _augmented(self, batch: Batch, aspects: torch.Tensor, spec: BatchSpec) -> Batch:
-        """Squares that were kept whole become views; crops made while decoding already are."""
-        if not self.in_memory and self.augmentation.only_crops:
-            return batch
-        generator = torch.Generator().manual_seed(self.rule.seed * 1_000_003 + spec.start + spec.first)
-        batch.images = augment(batch.images, aspects, spec.image_size, self.augmentation, generator)
-        batch.images *= batch.weights[:, None, None, None]
-        return batch
 
 
 @dataclass(frozen=True)
@@ -169,184 +89,29 @@ class FirstLook:
     skipped: list[tuple[str, str]]
 
 
-# --- streaming: what a worker does --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Read:
-    """One sample as it lies in its shard, or why it cannot be used."""
-
-    name: str
-    image: bytes = b""
-    caption: str = ""
-    skipped: str | None = None
-
-
-class _Stream(torch.utils.data.Dataset):
-    """Positions of the stream -> samples; a chunk of a micro-batch -> its piece of the batch."""
+class _Shards(SampleStream):
+    """Samples of shards, labelled by their captions."""
 
     def __init__(self, table, order, reader, labeler, vocabulary, augmentation, stored_size):
+        super().__init__(order, augmentation, stored_size)
         self.table: ShardTable = table
-        self.order: SampleOrder = order
         self.reader: ShardReader = reader
         self.labeler: CaptionLabeler = labeler
         self.vocabulary: Vocabulary = vocabulary
-        self.augmentation: Augmentation = augmentation
-        self.stored_size: int = stored_size
 
-    def locate(self, spec: BatchSpec) -> tuple[np.ndarray, np.ndarray]:
-        """Shard and row of each sample of a spec."""
-        return self.order.locate(self.order.rows_of_step(spec.start, spec.size, spec.first, spec.stop))
+    def prepare(self, positions: np.ndarray) -> None:
+        """Have the shards of the next window fetched."""
+        for position in self.order.one_a_lane(positions):
+            self.reader.prepare(self.order.window_shards(position, ahead=1).tolist())
 
-    def read(self, position: int) -> _Read:
-        """The sample at a position of the stream."""
-        shards, rows = self.order.locate(np.array([position]))
-        return self.read_at(int(shards[0]), int(rows[0]))
-
-    def read_at(self, shard: int, row: int) -> _Read:
+    def read_at(self, shard: int, row: int) -> Read:
         """The sample in a row of a shard."""
         try:
             sample = self.reader.read(shard, row)
         except SampleSkipped as skip:
-            return _Read(self.table.sample_name(shard, skip.key or f"row {row}"), skipped=skip.reason)
-        return _Read(self.table.sample_name(shard, sample.key), sample.image, sample.caption)
+            return Read(self.table.sample_name(shard, skip.key or f"row {row}"), skipped=skip.reason)
+        return Read(self.table.sample_name(shard, sample.key), sample.image, sample.caption)
 
-    def labels(self, captions: Sequence[str]) -> list[np.ndarray]:
+    def labels(self, said: Sequence[str | None]) -> list[np.ndarray]:
         """Class indices of each caption."""
-        return [self.vocabulary.encode(wnids) for wnids in self.labeler.label(list(captions))]
-
-    def square(self, encoded: bytes) -> tuple[torch.Tensor, float]:
-        """The whole picture squashed to a square, and its width / height. Raises ValueError if it is unreadable."""
-        image = decode(encoded)
-        return squash(image, self.stored_size), image.width / image.height
-
-    def __getitem__(self, item: tuple[BatchSpec, BatchSpec, bool]) -> tuple[Piece, int, BatchSpec, bool]:
-        chunk, spec, is_last = item
-        positions = self.order.rows_of_step(chunk.start, chunk.size, chunk.first, chunk.stop)
-        for position in self.order.one_a_lane(positions):
-            self.reader.prepare(self.order.window_shards(position, ahead=1).tolist())
-        shards, rows = self.order.locate(positions)
-        samples = [self.read_at(s, r) for s, r in zip(shards.tolist(), rows.tolist(), strict=True)]
-        size = chunk.image_size if self.augmentation.only_crops else self.stored_size
-        images = _blank((len(samples), 3, size, size))
-        aspects, weights = np.ones(len(samples), np.float32), np.zeros(len(samples), np.float32)
-        skipped, captions = [], []
-        for i, (sample, position) in enumerate(zip(samples, positions.tolist(), strict=True)):
-            reason = sample.skipped
-            if reason is None:
-                try:
-                    if self.augmentation.only_crops:
-                        images[i] = crop_view(sample.image, size, self.augmentation, self._random(position))
-                    else:
-                        images[i], aspects[i] = self.square(sample.image)
-                    weights[i] = 1
-                except ValueError as error:
-                    reason = str(error)
-            if reason is not None:
-                skipped.append((sample.name, reason))
-            captions.append(sample.caption if reason is None else "")
-        labels = self.labels(captions)
-        counts = np.array([len(found) for found in labels])
-        names = [sample.name for sample in samples]
-        return Piece(images, np.concatenate(labels), counts, weights, aspects, names, skipped), chunk.first, spec, is_last
-
-    def _random(self, position: int) -> np.random.Generator:
-        """A sample's own randomness: whoever decodes it, alone or among others, draws the same."""
-        return np.random.Generator(np.random.Philox(key=(self.order.rule.seed << 64) | position))
-
-
-def _blank(shape: tuple[int, ...]) -> torch.Tensor:
-    """Black images, uint8; in a worker in memory that is shared already, so that they need not be copied there to be sent."""
-    if torch.utils.data.get_worker_info() is None:
-        return torch.zeros(shape, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own collate does; new shared memory is zero
-    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)
-
-
-def _as_it_is(item):
-    """What the loader makes of a piece: nothing. Its own conversion would make a tensor of each array."""
-    return item
-
-
-class _Chunks:
-    """The sampler: the pieces of each spec. ahead: how many a worker has in hand, its share of two micro-batches."""
-
-    def __init__(self, specs: Iterable[BatchSpec], workers: int):
-        self.specs, self.workers = iter(specs), max(1, workers)
-        self.next = next(self.specs, None)
-        self.ahead = max(2, -(-2 * self._pieces(self.next) // self.workers)) if self.next else 2
-
-    def _pieces(self, spec: BatchSpec) -> int:
-        """A multiple of the workers, so that each worker meets the same lanes each time, and opens no other shards.
-
-        Counted by pixels: batches of another image size, with as many pixels in all, are cut into as many pieces.
-        """
-        pieces = max(1, round(len(spec) * spec.image_size**2 / (CHUNK * 224**2)))
-        return -(-pieces // self.workers) * self.workers
-
-    def __iter__(self) -> Iterator[tuple[BatchSpec, BatchSpec, bool]]:
-        while self.next is not None:
-            spec, self.next = self.next, next(self.specs, None)
-            pieces = spec.split(self._pieces(spec))
-            # The loader deals items out in turn. Each worker takes neighbours, which lie in the same lanes.
-            turns, rest = divmod(len(pieces), self.workers)
-            if turns > 1 and not rest:
-                pieces = [pieces[worker * turns + turn] for turn in range(turns) for worker in range(self.workers)]
-            for i, piece in enumerate(pieces):
-                yield piece, spec, i == len(pieces) - 1
-
-
-# --- in memory ----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Memory:
-    """A whole corpus, decoded: images uint8 [N, 3, T, T] squashed squares, aspects float32 [N], class indices a sample."""
-
-    starts: np.ndarray  # int64 [S]: the place of each shard's first sample
-    images: torch.Tensor
-    aspects: torch.Tensor
-    labels: list[np.ndarray]
-    good: np.ndarray  # bool [N]
-    names: list[str]
-    reasons: dict[int, str]
-
-    def place_of(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return self.starts[shards] + rows
-
-    @property
-    def skipped(self) -> list[tuple[str, str]]:
-        return [(self.names[i], reason) for i, reason in sorted(self.reasons.items())]
-
-
-def decode_all(stream: _Stream, progress: Callable[[Sequence], Iterable], threads: int = 4) -> _Memory:
-    """Every sample of the corpus, read shard after shard."""
-    counts = stream.order.counts
-    total = int(counts.sum())
-    images = torch.zeros(total, 3, stream.stored_size, stream.stored_size, dtype=torch.uint8)
-    memory = _Memory(np.cumsum(counts) - counts, images, torch.ones(total), [], np.zeros(total, bool), [], {})
-
-    def load(place: int, sample: _Read) -> None:
-        if sample.skipped is None:
-            try:
-                memory.images[place], memory.aspects[place] = stream.square(sample.image)
-                memory.good[place] = True
-            except ValueError as error:
-                memory.reasons[place] = str(error)
-        else:
-            memory.reasons[place] = sample.skipped
-
-    with ThreadPoolExecutor(threads) as pool:
-        for shard in progress(range(len(counts))):
-            start = len(memory.names)
-            samples = [stream.read_at(shard, row) for row in range(counts[shard])]
-            memory.names += [sample.name for sample in samples]
-            list(pool.map(load, range(start, start + len(samples)), samples))
-            usable = memory.good[start:]
-            memory.labels += stream.labels([s.caption if ok else "" for s, ok in zip(samples, usable, strict=False)])
-    if memory.reasons:
-        told = ", ".join(f"{name} ({reason})" for name, reason in memory.skipped[:5])
-        logger.warning("%d of %d samples are skipped: %s", len(memory.reasons), total, told)
-    if not memory.good.any():
-        raise ValueError(f"none of the {total} samples can be used: are the shards damaged?")
-    return memory
+        return [self.vocabulary.encode(wnids) for wnids in self.labeler.label([caption or "" for caption in said])]

@@ -1,4 +1,4 @@
-"""Encoded images → RGB tensors, and the random crops, flips, tilts and colour changes of training.
+"""Encoded images → RGB tensors: the view that evaluation takes, and the random crops, flips, tilts and colours of training.
 
 Two ways to a training view. Photos, whose views are crops and flips alone: `crop_view` in a loader's worker decodes no more of
 a JPEG than the crop needs. Small drawings: `decode` and `squash` once an image, then `augment` on whole batches, on the device
@@ -37,7 +37,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def decode(encoded: bytes) -> Image.Image:
-    """JPEG, PNG or WebP bytes to an RGB image. Raises ValueError if they are not an image."""
+    """JPEG, PNG, WebP or another format that Pillow knows to an RGB image. Raises ValueError if the bytes are not an image.
+
+    The orientation in EXIF is not applied: neither the reference's loaders nor torchvision's apply it, nor did the labellers of
+    ImageNet see it. JPEGs are decoded by simplejpeg where it is installed, to the same pixels as Pillow's in half the time.
+    """
+    if _jpeg_shape(encoded):
+        try:
+            return Image.fromarray(simplejpeg.decode_jpeg(encoded, "RGB"))
+        except ValueError:  # Pillow has the last word on what is damaged
+            pass
     try:
         return to_rgb(Image.open(io.BytesIO(encoded)))
     except Exception as error:  # Pillow raises a dozen kinds, SyntaxError among them
@@ -50,15 +59,42 @@ def squash(image: Image.Image, size: int) -> torch.Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 
-def centre_crop(image: Image.Image, size: int, short_side: int | None = None) -> torch.Tensor:
-    """Evaluation's view: short side to `short_side` (default: size * 232 / 224), the centre: uint8 [3, S, S]."""
-    short_side = short_side or round(size * 232 / 224)
-    width, height = image.size
-    scale = short_side / min(width, height)
-    width, height = max(size, round(width * scale)), max(size, round(height * scale))
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    return squash(image.crop((left, top, left + size, top + size)), size)
+@dataclass(frozen=True)
+class Evaluation:
+    """The view of an image that evaluation takes: its short side resized, then the square in its centre.
+
+    image_size: side of the square, pixels. short_side: pixels after the resize, at least image_size; None is the reference's:
+    232/224 of image_size below 384 pixels (224 -> 232), image_size itself from 384 on (512 -> 512).
+    Pixel for pixel torchvision's `Resize(short_side, BILINEAR)` and `CenterCrop(image_size)` of a PIL image.
+    """
+
+    image_size: int
+    short_side: int | None = None
+
+    def __post_init__(self):
+        if self.image_size < 1 or (self.short_side is not None and self.short_side < self.image_size):
+            raise ValueError(
+                f"image_size={self.image_size}, short_side={self.short_side}: the crop must be at least a pixel and no larger "
+                "than the resized short side"
+            )
+
+    @property
+    def resized_short_side(self) -> int:
+        """The short side after the resize, pixels."""
+        if self.short_side is not None:
+            return self.short_side
+        return self.image_size if self.image_size >= 384 else round(self.image_size * 232 / 224)
+
+    def view(self, image: Image.Image) -> torch.Tensor:
+        """The view of an RGB image: uint8 [3, image_size, image_size]."""
+        size, short = self.image_size, self.resized_short_side
+        width, height = image.size
+        least = min(width, height)
+        if least != short:
+            width, height = (short if side == least else int(short * side / least) for side in (width, height))
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        left, top = round((width - size) / 2), round((height - size) / 2)  # halves to the even pixel, as torchvision's
+        return squash(image.crop((left, top, left + size, top + size)), size)
 
 
 @dataclass(frozen=True)
@@ -172,7 +208,7 @@ def augment(
     aspects: float [B], width / height of the images before they were squashed, so that crops keep the true shape.
     generator: on the CPU; the same state gives the same views.
     """
-    theta = _random_affine(len(images), aspects, how, generator).to(images.device)
+    theta = random_affine(len(images), aspects, how, generator).to(images.device)
     grid = F.affine_grid(theta, (len(images), 3, size, size), align_corners=False)
     views = F.grid_sample(images.float().div_(255), grid, mode="bilinear", padding_mode="border", align_corners=False)
     if how.colour:
@@ -181,7 +217,7 @@ def augment(
     return views
 
 
-def _random_affine(count: int, aspects: torch.Tensor, how: Augmentation, generator: torch.Generator) -> torch.Tensor:
+def random_affine(count: int, aspects: torch.Tensor, how: Augmentation, generator: torch.Generator) -> torch.Tensor:
     """Where in the image each pixel of the view looks: float32 [count, 2, 3] for affine_grid."""
 
     def uniform(low, high):

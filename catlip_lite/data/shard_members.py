@@ -61,6 +61,51 @@ def read_members(file: IO[bytes], name: str) -> MemberTable:
         return _scanned_table(file, name)
 
 
+def sample_places(file: IO[bytes], name: str) -> tuple[list[tuple[str, dict[str, Place]]], str]:
+    """Key and places by extension of every sample of an open tar, and why it breaks off ("" if it is whole).
+
+    For those who need more than image and caption; otherwise as `read_members`.
+    """
+    try:
+        return _until_broken(_plain_samples(_reader(file)))
+    except _OutOfTheOrdinary:
+        return _until_broken(_scanned_samples(file, name))
+
+
+def file_places(file: IO[bytes], name: str) -> list[tuple[str, Place]]:
+    """Name and place of every file of an open, uncompressed tar. Raises ValueError, with `name`, if it is damaged."""
+    try:
+        return list(_plain_files(_reader(file)))
+    except _OutOfTheOrdinary:
+        pass
+    file.seek(0)
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            return [(member.name, (member.offset_data, member.size)) for member in tar if member.isfile()]
+    except (tarfile.TarError, EOFError) as error:
+        raise ValueError(f"{name} is no whole, uncompressed tar ({error}): download it again") from error
+
+
+def nested_file_places(file: IO[bytes], name: str, inner: Place) -> list[tuple[str, Place]]:
+    """Name and place, counted from the start of the outer tar, of the files of a tar that lies within an open tar."""
+    start, size = inner
+    read = _reader(file)
+    try:
+        found = list(_plain_files(lambda offset, most: read(start + offset, max(0, min(most, size - offset)))))
+    except _OutOfTheOrdinary:
+        raise ValueError(f"{name} is no whole tar of plain files: download it again, or unpack it") from None
+    return [(member, (start + offset, length)) for member, (offset, length) in found]
+
+
+def _until_broken(samples: Iterator[tuple[str, dict[str, Place]]]) -> tuple[list[tuple[str, dict[str, Place]]], str]:
+    found = []
+    try:
+        found.extend(samples)
+    except (ValueError, tarfile.TarError) as error:
+        return found, str(error)
+    return found, ""
+
+
 def _table(samples: Iterator[tuple[str, dict[str, Place]]]) -> MemberTable:
     """The table of an iterator over key and members by extension; `broken` is what its ValueError says."""
     places, is_json, keys, broken = [], [], [], ""
@@ -77,15 +122,16 @@ def _table(samples: Iterator[tuple[str, dict[str, Place]]]) -> MemberTable:
 
 
 def _scanned_table(file: IO[bytes], name: str) -> MemberTable:
+    return _table(_scanned_samples(file, name))
+
+
+def _scanned_samples(file: IO[bytes], name: str) -> Iterator[tuple[str, dict[str, Place]]]:
+    """Key and places by extension of each sample, by `tarfile`; a tar that breaks off raises ValueError, at that place."""
     file.seek(0)
-
-    def samples() -> Iterator[tuple[str, dict[str, Place]]]:
-        for key, parts, tar in scan_shard(name, file, whole=True):
-            if tar.fileobj is not file:
-                raise tarfile.ReadError("the tar is compressed, so that its members cannot be read one by one: unpack it")
-            yield key, {extension: (member.offset_data, member.size) for extension, member in parts.items()}
-
-    return _table(samples())
+    for key, parts, tar in scan_shard(name, file, whole=True):
+        if tar.fileobj is not file:
+            raise tarfile.ReadError("the tar is compressed, so that its members cannot be read one by one: unpack it")
+        yield key, {extension: (member.offset_data, member.size) for extension, member in parts.items()}
 
 
 # --- the fast walk ------------------------------------------------------------------------------------------------------

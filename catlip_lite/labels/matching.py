@@ -19,11 +19,11 @@ UNREACHABLE = 60  # more steps than any two nouns of WordNet are apart
 
 
 @cache
-def _ancestors(row: int) -> dict[int, int]:
+def ancestors(row: int) -> dict[int, int]:
     """Every hypernym of a synset, itself included, with its least number of steps."""
     found = {row: 0}
     for parent in load_nouns().hypernyms[row]:
-        for ancestor, steps in _ancestors(parent).items():
+        for ancestor, steps in ancestors(parent).items():
             if steps + 1 < found.get(ancestor, UNREACHABLE):
                 found[ancestor] = steps + 1
     return found
@@ -37,13 +37,13 @@ def path_distances(wnids: Sequence[str], others: Sequence[str]) -> np.ndarray:
     nouns = load_nouns()
     below: dict[int, list[tuple[int, int]]] = {}
     for column, wnid in enumerate(others):
-        for ancestor, steps in _ancestors(nouns.row_of(wnid)).items():
+        for ancestor, steps in ancestors(nouns.row_of(wnid)).items():
             below.setdefault(ancestor, []).append((column, steps))
     columns = {a: np.array(pairs, dtype=np.int64).T for a, pairs in below.items()}
     distances = np.full((len(wnids), len(others)), UNREACHABLE, dtype=np.uint8)
     for row, wnid in enumerate(wnids):
         line = distances[row]
-        for ancestor, steps in _ancestors(nouns.row_of(wnid)).items():
+        for ancestor, steps in ancestors(nouns.row_of(wnid)).items():
             if ancestor in columns:
                 where, more = columns[ancestor]
                 line[where] = np.minimum(line[where], more + steps)

@@ -3,7 +3,8 @@
 from .corenet import corenet_state_dict, load_corenet
 from .export import export_program, export_timm
 from .flops import forward_flops, mfu, peak_flops, training_flops
-from .pretrained import PretrainedModel, label_rows, load, network_of, save_pretrained, zero_shot_scores
+from .pretrained import PretrainedModel, load, network_of, save_pretrained
+from .transfer import fit_scale, transfer_head, zero_shot_scores
 from .vit import MODELS, create_vit
 
 __all__ = [
@@ -13,8 +14,8 @@ __all__ = [
     "create_vit",
     "export_program",
     "export_timm",
+    "fit_scale",
     "forward_flops",
-    "label_rows",
     "load",
     "load_corenet",
     "mfu",
@@ -22,5 +23,6 @@ __all__ = [
     "peak_flops",
     "save_pretrained",
     "training_flops",
+    "transfer_head",
     "zero_shot_scores",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
 from ..artefacts import atomic_path
+from ..data.images import Evaluation
 from ..labels import Vocabulary
 from .pretrained import PretrainedModel, load, network_of
 from .vit import shape_of
@@ -31,7 +33,8 @@ def export_timm(model: PretrainedModel | str | os.PathLike, destination: str | o
     """Write a folder that timm loads without this package, and return its path; logits are the model's own.
 
     model: what `load` gives, or its folder. The folder gets `model.safetensors`, and `config.json` with the architecture, the
-    evaluation transform (mean 0, std 1: pixels in 0..1), the WNIDs as `label_names`, synset names as `label_descriptions`:
+    evaluation transform (mean 0 and std 1, so pixels in 0..1, unless the model has others), the WNIDs as `label_names`, synset
+    names as `label_descriptions`:
 
         network = timm.create_model("local-dir:<folder>", pretrained=True)      # timm >= 1.0.16; or hf-hub:, uploaded
         transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
@@ -47,7 +50,7 @@ def export_timm(model: PretrainedModel | str | os.PathLike, destination: str | o
     if (destination / "vocabulary.parquet").exists():
         raise ValueError(f"{destination} holds a pre-trained model, which would be lost: choose another destination")
     model = _loaded(model)
-    config = timm_config(model.network, model.vocabulary, model.image_size)
+    config = timm_config(model.network, model.vocabulary, model.config)
     destination.mkdir(parents=True, exist_ok=True)
     with atomic_path(destination / "config.json") as staging:
         staging.write_text(json.dumps(config, indent=2))
@@ -56,8 +59,11 @@ def export_timm(model: PretrainedModel | str | os.PathLike, destination: str | o
     return destination
 
 
-def timm_config(network: VisionTransformer, vocabulary: Vocabulary, image_size: int) -> dict:
-    """The config.json with which timm builds a network like this one; raises ValueError for a stem that timm has not."""
+def timm_config(network: VisionTransformer, vocabulary: Vocabulary, config: Mapping) -> dict:
+    """The config.json with which timm builds a network like this one; raises ValueError for a stem that timm has not.
+
+    config: the model's, of which image_size, short_side, mean and std count.
+    """
     shape = shape_of(network)
     if shape.stem != "patches":
         raise ValueError(
@@ -70,7 +76,7 @@ def timm_config(network: VisionTransformer, vocabulary: Vocabulary, image_size: 
         "num_features": shape.width,
         "global_pool": shape.pooling,
         "model_args": {
-            "img_size": image_size,
+            "img_size": config["image_size"],
             "patch_size": shape.patch,
             "embed_dim": shape.width,
             "depth": shape.depth,
@@ -82,7 +88,7 @@ def timm_config(network: VisionTransformer, vocabulary: Vocabulary, image_size: 
             "dynamic_img_size": True,
         },
         "pretrained_cfg": {
-            **_transform(image_size),
+            **_transform(config),
             "num_classes": len(vocabulary),
             "first_conv": "patch_embed.proj",
             "classifier": "head",
@@ -96,8 +102,8 @@ def export_program(model: PretrainedModel | str | os.PathLike, destination: str 
     """Write the network as one file that PyTorch runs without this package and without timm; return its path.
 
     model: what `load` gives, or its folder; any stem and pooling. destination: a path that ends in .pt2. The program takes
-    float32 [B, 3, S, S] in 0..1, no mean or std taken off, S the model's image size, B free, and gives logits float32 [B, V],
-    on the CPU. Beside it in the file are the classes and the evaluation transform:
+    float32 [B, 3, S, S], S the model's image size, B free, and gives logits float32 [B, V], on the CPU. Beside it in the file
+    are the classes and the evaluation transform, whose mean and std (0 and 1: pixels in 0..1) are the caller's to take off:
 
         extra = {"classes.json": "", "transform.json": ""}
         network = torch.export.load("model.pt2", extra_files=extra).module()
@@ -117,7 +123,7 @@ def export_program(model: PretrainedModel | str | os.PathLike, destination: str 
         dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
     )
     classes = list(zip(model.vocabulary.wnids, model.vocabulary.names, strict=True))
-    extra = {"classes.json": json.dumps(classes), "transform.json": json.dumps(_transform(size))}
+    extra = {"classes.json": json.dumps(classes), "transform.json": json.dumps(_transform(model.config))}
     destination.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(destination) as staging, open(staging, "wb") as file:
         torch.export.save(program, file, extra_files=extra)
@@ -139,13 +145,14 @@ def _on_cpu(model: PretrainedModel) -> VisionTransformer:
     return network.eval()
 
 
-def _transform(size: int) -> dict:
-    """`data.images.centre_crop` in timm's terms: the short side to size * 232 / 224, then the centre."""
-    short_side = round(size * 232 / 224)
+def _transform(config: Mapping) -> dict:
+    """`Evaluation` and the network's input in timm's terms: the short side resized, the centre, then mean and std."""
+    size = config["image_size"]
+    short_side = Evaluation(size, config.get("short_side")).resized_short_side
     return {
         "input_size": [3, size, size],
-        "mean": [0.0, 0.0, 0.0],
-        "std": [1.0, 1.0, 1.0],
+        "mean": config.get("mean") or [0.0, 0.0, 0.0],
+        "std": config.get("std") or [1.0, 1.0, 1.0],
         "interpolation": "bilinear",
         "crop_mode": "center",
         "crop_pct": size / (short_side + 1e-6),  # timm divides and rounds down, which must not lose a pixel

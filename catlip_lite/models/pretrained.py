@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,17 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 
 from ..artefacts import atomic_path, provenance
-from ..data.images import centre_crop, decode, to_rgb
+from ..data.images import Evaluation, decode, to_rgb
 from ..labels import LabelSet, Vocabulary
+from ..labels.borrowing import borrow as borrow_rows
 from .precision import choose_device, choose_precision, prefer_plain_attention
+from .transfer import zero_shot_scores
 from .vit import create_vit
+
+FEATURES_AT_ONCE = 4096
 
 ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray | torch.Tensor
 
@@ -35,15 +40,24 @@ def save_pretrained(
     image_size: int,
     stem: str | None = None,
     pooling: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    short_side: int | None = None,
     **facts,
 ) -> Path:
     """Write the folder that `load` reads; the weights last, so that a folder with weights is complete.
 
-    model, image_size, stem, pooling: what `create_vit` was given. facts: provenance.
+    model, image_size, stem, pooling: what `create_vit` was given. mean, std: of each colour, in 0..1, if the network was
+    trained with (pixels / 255 - mean) / std; None, as here and in the reference, for plain pixels / 255. short_side: pixels of
+    an evaluation image's short side before the crop; None: see `Evaluation`. facts: provenance.
+    Raises ValueError for a mean without std, or others than three numbers.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     network = {"model": model, "image_size": image_size, "stem": stem, "pooling": pooling}
-    config = {**network, "num_classes": len(vocabulary), **provenance(**facts)}
+    mean, std = (None if values is None else [float(value) for value in values] for values in (mean, std))
+    _colour_statistics({"mean": mean, "std": std})
+    pixels = {"mean": mean, "std": std, "short_side": short_side}
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {**network, **pixels, "num_classes": len(vocabulary), **provenance(**facts)}
     vocabulary.save(folder / "vocabulary.parquet")
     with atomic_path(folder / "config.json") as staging:
         staging.write_text(json.dumps(config, indent=2))
@@ -102,29 +116,58 @@ class PretrainedModel:
             prefer_plain_attention(network)
         self.network = network.to(self.device).eval()
         self.vocabulary, self.config = vocabulary, config
+        self._colours = _colour_statistics(config)
 
     @property
     def image_size(self) -> int:
         """Side of the square that the network sees."""
         return self.config["image_size"]
 
+    @property
+    def evaluation(self) -> Evaluation:
+        """Which part of an image the network sees: config.json's image_size and short_side."""
+        return Evaluation(self.image_size, self.config.get("short_side"))
+
+    def network_input(self, views: torch.Tensor) -> torch.Tensor:
+        """What the network takes: uint8 views [B, 3, H, W] -> float32 on the model's device, in 0..1, less config.json's mean
+        and over its std if it has them."""
+        pixels = views.to(self.device).float() / 255
+        if self._colours is None:
+            return pixels
+        mean, std = (values.to(self.device) for values in self._colours)
+        return (pixels - mean) / std
+
     @torch.inference_mode()
-    def outputs(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings float32 [B, D] (after the last norm, pooled) and logits float32 [B, V]."""
-        views = self.views(images)
-        features, logits = [], []
-        for part in views.split(batch_size):
+    def embed(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 256) -> np.ndarray:
+        """Embeddings after the last norm, pooled: float32 [B, D]; [D] for a single image."""
+        features = []
+        for part in self.views(images).split(batch_size):
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                tokens = self.network.forward_features(part.to(self.device).float().div_(255))
+                tokens = self.network.forward_features(self.network_input(part))
                 feature = self.network.forward_head(tokens, pre_logits=True)
             features.append(feature.float().cpu())
-            logits.append(self.network.head(feature.float()).cpu())
-        return torch.cat(features).numpy(), torch.cat(logits).numpy()
+        found = torch.cat(features).numpy()
+        return found[0] if _is_single(images) else found
 
-    def embed(self, images: ImageLike | Sequence[ImageLike]) -> np.ndarray:
-        """Embeddings, float32 [B, D]; [D] for a single image."""
-        features, _ = self.outputs(images)
-        return features[0] if _is_single(images) else features
+    @torch.inference_mode()
+    def head_logits(self, features: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Logits of embeddings float32 [N, D], in float32: [N, V], or [N, len(rows)] for some rows of the vocabulary.
+
+        Computed some images at a time: beyond the result itself it takes no more memory for a million images than for 4,096.
+        """
+        chosen = slice(None) if rows is None else torch.as_tensor(np.asarray(rows, dtype=np.int64), device=self.device)
+        weight, bias = (values.float()[chosen] for values in (self.network.head.weight, self.network.head.bias))
+        logits = np.empty((len(features), len(bias)), dtype=np.float32)
+        for start in range(0, len(features), FEATURES_AT_ONCE):
+            part = torch.from_numpy(features[start : start + FEATURES_AT_ONCE]).to(self.device)
+            logits[start : start + FEATURES_AT_ONCE] = F.linear(part, weight, bias).cpu().numpy()
+        return logits
+
+    def outputs(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings float32 [B, D] (after the last norm, pooled) and logits float32 [B, V]."""
+        features = self.embed(images, batch_size)
+        features = features[None] if features.ndim == 1 else features
+        return features, self.head_logits(features)
 
     def tag(self, images: ImageLike | Sequence[ImageLike], top_k: int = 5) -> list:
         """The most probable synsets: a list of (name, WNID, probability), best first; for a list of images, a list of those."""
@@ -136,18 +179,27 @@ class PretrainedModel:
             found.append([(names[i], wnids[i], float(1 / (1 + np.exp(-row[i])))) for i in best])
         return found[0] if _is_single(images) else found
 
-    def zero_shot(self, images: ImageLike | Sequence[ImageLike], names: Sequence[str] | LabelSet) -> np.ndarray:
+    def zero_shot(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        names: Sequence[str] | LabelSet,
+        *,
+        borrow: str = "own",
+        min_similarity: float = 0.5,
+        prior_corrected: bool = True,
+    ) -> np.ndarray:
         """Scores of each name, float32 [B, len(names)] ([len(names)] for one image): see `zero_shot_scores`.
 
-        Raises ValueError for names without a synset in the vocabulary.
+        borrow, min_similarity: which synsets score a name; a name whose own the vocabulary lacks takes those below or near
+        it: see `labels.borrowing.borrow`. Raises ValueError for names that have none even so.
         """
         label_set = names if isinstance(names, LabelSet) else LabelSet.from_names(list(names))
-        rows = label_rows(label_set, self.vocabulary)
-        lost = [name for name, found in zip(label_set.names, rows, strict=True) if not len(found)]
+        borrowed = borrow_rows(label_set, self.vocabulary, borrow, min_similarity=min_similarity)
+        lost = [name for name, found in zip(label_set.names, borrowed, strict=True) if found.kind == "none"]
         if lost:
             raise ValueError(f"no synset of {', '.join(lost[:8])} is in the vocabulary ({len(lost)} name(s)): use other names")
         _, logits = self.outputs(images)
-        scores = zero_shot_scores(logits, rows, self.vocabulary)
+        scores = zero_shot_scores(logits, borrowed, self.vocabulary, prior_corrected)
         return scores[0] if _is_single(images) else scores
 
     def views(self, images: ImageLike | Sequence[ImageLike]) -> torch.Tensor:
@@ -155,31 +207,22 @@ class PretrainedModel:
         if isinstance(images, torch.Tensor) and images.ndim == 4 and images.shape[-2:] == (self.image_size,) * 2:
             views = eight_bits(images)
         elif _is_single(images):
-            views = centre_crop(_to_pil(images), self.image_size)[None]
+            views = self.evaluation.view(_to_pil(images))[None]
         else:
-            views = [centre_crop(_to_pil(image), self.image_size) for image in images]
+            views = [self.evaluation.view(_to_pil(image)) for image in images]
         if not len(views):
             raise ValueError("no images given")
         return views if isinstance(views, torch.Tensor) else torch.stack(views)
 
 
-def label_rows(label_set: LabelSet, vocabulary: Vocabulary) -> list[np.ndarray]:
-    """For each label the vocabulary rows of its own synsets: int32 arrays, empty where the vocabulary has none."""
-    return [vocabulary.encode(wnids) for wnids in label_set.wnids]
-
-
-def zero_shot_scores(
-    logits: np.ndarray, rows: Sequence[np.ndarray], vocabulary: Vocabulary, *, prior_corrected: bool = True
-) -> np.ndarray:
-    """Label scores straight from the synset head: float32 [B, len(rows)].
-
-    A label's score is the mean over its rows of logit less the synset's log prior odds in the pre-training corpus: how much
-    the image speaks for the synset, whatever its frequency. A label without rows scores -inf.
-    """
-    if prior_corrected:
-        logits = logits - vocabulary.log_prior_odds()
-    columns = [logits[:, r].mean(axis=1) if len(r) else np.full(len(logits), -np.inf) for r in rows]
-    return np.stack(columns, axis=1).astype(np.float32)
+def _colour_statistics(config: Mapping) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Mean and std of a configuration, each float32 [3, 1, 1]; None if it has none. Raises ValueError for half of them."""
+    mean, std = config.get("mean"), config.get("std")
+    if mean is None and std is None:
+        return None
+    if any(values is None or len(values) != 3 for values in (mean, std)) or min(std) <= 0:
+        raise ValueError(f"mean={mean} and std={std} must be three numbers each, a colour each, std above 0; or both None")
+    return tuple(torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (mean, std))
 
 
 def _is_single(images) -> bool:

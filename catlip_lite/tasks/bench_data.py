@@ -31,7 +31,8 @@ from PIL import Image
 
 from ..data import images
 from ..data.batches import BatchSpec
-from ..data.corpus import CHUNK, Corpus
+from ..data.corpus import Corpus
+from ..data.image_batches import CHUNK
 from ..data.images import AUGMENTATIONS, crop_view
 from ..data.sample_order import OrderRule, SampleOrder
 from ..data.shard_reader import RawSample, SampleSkipped, ShardReader

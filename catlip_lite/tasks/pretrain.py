@@ -5,8 +5,6 @@ The same run from a shell, one process a GPU: `torchrun --nproc-per-node 8 -m ca
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from collections import Counter
 from dataclasses import fields, replace
@@ -15,31 +13,34 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 
 from ..artefacts import provenance
 from ..data.batches import BatchSpec
 from ..data.corpus import Corpus
-from ..data.labelled import check_labelled
+from ..data.images import Evaluation
+from ..data.labelled import LabelledImages, all_views, batches_of_views, check_labelled
 from ..data.shard_table import open_shards
 from ..data.shards import read_samples
 from ..data.sources import find_source_files
 from ..labels import CaptionLabeler, LabelSet, Vocabulary, count_synsets
-from ..models import PretrainedModel, label_rows, load, zero_shot_scores
+from ..labels.borrowing import borrow
+from ..labels.mapping import map_classes
+from ..models import PretrainedModel, load, transfer_head
 from ..models.vit import MODELS
-from ..training.distribution import is_main, process_group, told_by_main, world_size
+from ..training.distribution import is_main, told_by_main, world_size
 from ..training.recipes import Recipe, recipe_for
 from .pretrain_job import PretrainJob, claim_folder, open_corpus, train_job
 from .progress import progress
-from .render.parameters import declared_values, notebook_paths, parameters_by_notebook, read_parameters, refuse_unknown
 from .run_folder import open_run, workbook_address, workbook_path
 from .scoring import top_k_hits
+from .shell import run_from_shell
 
 __all__ = [  # what notebook 04 calls
     "PretrainJob",
     "check_inputs",
     "find_vocabulary",
     "findings",
+    "first_test_views",
     "first_views",
     "nearest_pixels_accuracy",
     "open_corpus",
@@ -136,14 +137,14 @@ def read_log(run: Path) -> pd.DataFrame:
     return pd.read_json(run / "pretrain" / "log.jsonl", lines=True)
 
 
-def zero_shot_accuracy(model: PretrainedModel, images, label_set: LabelSet | None = None) -> dict:
+def zero_shot_accuracy(model: PretrainedModel, images: LabelledImages, label_set: LabelSet | None = None) -> dict:
     """Top-1 and top-5 of zero-shot classification over the labels that the vocabulary knows, with and without the prior.
 
-    images: `LabelledImages`. Images of labels that have no row are left out and counted.
+    label_set: None, the labels that the images have. Images of labels that have no row are left out and counted.
     """
-    label_set = label_set or LabelSet.from_names(images.classes)
-    rows = label_rows(label_set, model.vocabulary)
-    known = [i for i, r in enumerate(rows) if len(r)]
+    label_set = label_set or map_classes(images.present())
+    borrowed = borrow(label_set, model.vocabulary, fallback=())
+    known = [i for i, found in enumerate(borrowed) if found.kind != "none"]
     if not known:
         raise ValueError(
             f"none of the {len(label_set)} labels of the test images has a synset in the vocabulary: give other `tests`; "
@@ -151,21 +152,49 @@ def zero_shot_accuracy(model: PretrainedModel, images, label_set: LabelSet | Non
         )
     position = {label_set.names[i]: j for j, i in enumerate(known)}
     target = np.array([position.get(label, -1) for label in images.labels])
-    _, logits = model.outputs(images.views)
-    result = {"classes": len(known), "images": int((target >= 0).sum()), "left out": int((target < 0).sum())}
-    for suffix, corrected in (("", True), (" without prior correction", False)):
-        scores = zero_shot_scores(logits, [rows[i] for i in known], model.vocabulary, prior_corrected=corrected)
-        for k, hit in top_k_hits(scores[target >= 0], target[target >= 0]).items():
+    biases = {"": "prior", " without prior correction": "copied"}
+    heads = {suffix: transfer_head(model, [borrowed[i] for i in known], bias=bias) for suffix, bias in biases.items()}
+    scores, targets = {}, []
+    for batch, views in batches_of_views(images, model.evaluation):
+        asked = target[batch] >= 0
+        targets.append(target[batch])
+        features = model.embed(views[torch.from_numpy(asked)]) if asked.any() else None
+        for suffix, head in heads.items() if asked.any() else ():
+            scores.setdefault(suffix, []).append(head.scores(features))
+    targets = np.concatenate(targets)
+    if not scores:
+        raise ValueError("none of the test images has a label with a synset in the vocabulary: give other `tests`")
+    result = {"classes": len(known), "images": int((targets >= 0).sum()), "left out": int((targets < 0).sum())}
+    for suffix, parts in scores.items():
+        for k, hit in top_k_hits(np.concatenate(parts), targets[targets >= 0]).items():
             result[f"top-{k}{suffix}"] = hit
     return result
 
 
-def nearest_pixels_accuracy(train_images, test_images) -> float:
-    """Top-1 of the nearest labelled image by pixels: what a user gets with no training at all."""
-    reference = train_images.views.flatten(1).float() / 255
-    queries = test_images.views.flatten(1).float() / 255
-    nearest = torch.cdist(queries, reference).argmin(dim=1).numpy()
-    return float((train_images.labels[nearest] == test_images.labels).mean())
+def first_test_views(model: PretrainedModel, images: LabelledImages, count: int) -> tuple[torch.Tensor, np.ndarray]:
+    """Evaluation views of the first images, uint8 [n, 3, S, S], and their labels, to look at."""
+    some = images.take(np.arange(min(count, len(images))))
+    rows, views = all_views(some, model.evaluation)
+    return views, some.labels[rows]
+
+
+def nearest_pixels_accuracy(
+    train_images: LabelledImages, test_images: LabelledImages, evaluation: Evaluation, most_train_images: int = 20_000
+) -> float:
+    """Top-1 of the nearest labelled image by pixels: what a user gets with no training at all.
+
+    most_train_images: of a larger set, so many are drawn at random. The test images' views must fit in memory.
+    """
+    train_images = train_images.sample(most_train_images)
+    kept, views = all_views(test_images, evaluation)
+    queries = views.flatten(1).float() / 255
+    nearest, least = np.zeros(len(kept), np.int64), torch.full((len(kept),), torch.inf)
+    for rows, reference in batches_of_views(train_images, evaluation):
+        distance, which = torch.cdist(queries, reference.flatten(1).float() / 255).min(dim=1)
+        closer = distance < least
+        nearest[closer.numpy()] = rows[which[closer].numpy()]
+        least = torch.minimum(least, distance)
+    return float((train_images.labels[nearest] == test_images.labels[kept]).mean())
 
 
 def findings(recipe: Recipe, log: pd.DataFrame, accuracy: dict, nearest_pixels: float) -> str:
@@ -205,27 +234,7 @@ def job_from_parameters(values: dict, processes: int) -> PretrainJob:
 
 def main(arguments: list[str] | None = None) -> int:
     """Train as a member of torchrun's processes, or alone; 1 after a one-line error."""
-    parser = argparse.ArgumentParser(description="Pre-train as notebook 04 does, without a notebook.")
-    parser.add_argument("params", type=Path, help="YAML file of parameters; the rest are the notebook's defaults")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one more, as papermill's")
-    given = parser.parse_args(arguments)
-    try:
-        notebooks = notebook_paths(workbook_path("notebooks"))
-        notebook = next(path for path in notebooks if path.stem == "04_pretrain")
-        defaults = declared_values(notebook)
-        set_here = {name: yaml.safe_load(value) for name, value in given.p}
-        refuse_unknown(set_here, set(defaults), "-p")
-        run = set_here.get("run") or read_parameters(given.params).get("run", given.params.stem)
-        values = {**defaults, **parameters_by_notebook(given.params, notebooks, run)[notebook], **set_here}
-        if "RANK" not in os.environ:
-            _pretrain_here(values)
-        else:
-            with process_group(values["device"]) as device:
-                _pretrain_here({**values, "device": device})
-    except (OSError, ValueError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_from_shell("04_pretrain", _pretrain_here, "Pre-train as notebook 04 does, without a notebook.", arguments)
 
 
 def _pretrain_here(values: dict) -> None:

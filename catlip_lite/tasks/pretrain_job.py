@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..artefacts import atomic_path
 from ..data.corpus import Corpus
 from ..data.images import AUGMENTATIONS
 from ..data.sample_order import OrderRule
@@ -24,6 +21,7 @@ from ..training.loop import RunOptions, train
 from ..training.losses import create_loss
 from ..training.recipes import Recipe
 from .progress import LINE_EVERY_SECONDS, is_interactive, progress
+from .run_folder import claim
 
 
 @dataclass(frozen=True)
@@ -121,30 +119,10 @@ def create_network(recipe: Recipe, vocabulary: Vocabulary) -> torch.nn.Module:
 
 
 def claim_folder(job: PretrainJob, table: ShardTable) -> bool:
-    """Make the folder this run's, moving another run's out of the way; whether the run is finished already.
-
-    Raises ValueError if it holds this run, unfinished, over other shards: these may be back tomorrow, and a run of days with
-    them.
-    """
+    """Make the folder this run's, see `claim`; whether the run is finished already."""
     folder = job.pretrain_folder
     identity = {"recipe": job.recipe.identity(), "corpus": table.fingerprint, "wnids": Vocabulary.load(job.vocabulary).wnids}
-    marker = folder / "run.json"
-    if folder.is_dir() and any(folder.iterdir()):
-        there = json.loads(marker.read_text()) if marker.is_file() else {}
-        changed = [name for name, value in identity.items() if there.get(name) != json.loads(json.dumps(value))]
-        if changed == ["corpus"] and any((folder / "checkpoints").glob("step_*")):
-            raise ValueError(
-                f"{folder} holds this run, begun with other shards or other numbers of samples in them: give it the shards it "
-                "began with (are they all within reach?), or choose another `run`"
-            )
-        if changed:
-            free = next(p for n in itertools.count(1) if not (p := folder.with_name(f"{folder.name}-{n}")).exists())
-            folder.rename(free)
-            print(f"{folder} held another run (other {', '.join(changed)}): it is kept as {free}", flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(marker) as staging:
-        staging.write_text(json.dumps(identity))
-    return (folder / "model.safetensors").is_file()
+    return claim(folder, identity)
 
 
 def train_job(job: PretrainJob, corpus: Corpus | None = None) -> None:
@@ -187,8 +165,8 @@ def train_job(job: PretrainJob, corpus: Corpus | None = None) -> None:
 class TrainingReporter:
     """Shows the training log as it comes: a bar in JupyterLab, a line every few seconds headless."""
 
-    def __init__(self, max_steps: int):
-        self.max_steps = max_steps
+    def __init__(self, max_steps: int, title: str = "pretrain"):
+        self.max_steps, self.title = max_steps, title
         self.last = -LINE_EVERY_SECONDS
         self.bar = None
 
@@ -198,7 +176,7 @@ class TrainingReporter:
             if self.bar is None:
                 from tqdm.auto import tqdm
 
-                self.bar = tqdm(total=self.max_steps, desc="pretrain", unit="step")
+                self.bar = tqdm(total=self.max_steps, desc=self.title, unit="step")
             self.bar.update(entry["step"] - self.bar.n)
             self.bar.set_postfix_str(told)
         elif time.monotonic() - self.last >= LINE_EVERY_SECONDS or entry["step"] == self.max_steps:

@@ -1,54 +1,41 @@
-"""Notebook 05: frozen features → linear probe and k-NN (paper section 4.2 and figure 5), beside pixels and an untrained ViT.
+"""Notebook 05: frozen features → linear probes and k-NN (paper section 4.2 and figure 5), beside pixels and an untrained ViT.
 
-Regularisation is chosen on a validation split of the training images; test images are only scored.
+Settings are chosen on a validation split of the training images; then each classifier is fitted to all of them. Test images are
+only scored. `probe_report` says what came of it.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ..artefacts import provenance, write_table
-from ..data.labelled import LabelledImages, load_labelled
+from ..data.labelled import LabelledImages, address_name, load_labelled
 from ..models import PretrainedModel
+from ..models.calibration import fit_temperature
 from ..models.heads import random_head
 from ..training.heads import HeadRecipe, train_head
-from .features import Features, extract, join, model_fingerprint, pixel_features, split_validation, untrained
+from ..training.linear_probe import Examples, Fit
+from ..training.linear_probe import logistic_probe as fit_logistic
+from ..training.linear_probe import ridge_probe as fit_ridge
+from ..training.neighbours import nearest, neighbour_scores
+from .features import Features, extract, join, pixel_features, split_validation, untrained
 from .progress import progress
-from .scoring import per_class_accuracy, top_k_hits
-
-TRAINED = "trained ViT"
+from .scoring import Answers, answers_of, standard_error, top_k_hits
 
 logger = logging.getLogger(__name__)
 
+TRAINED, UNTRAINED, PIXELS = "trained ViT", "untrained ViT", "pixels"
 LEARNING_RATES = (3e-5, 3e-4, 3e-3, 3e-2)  # the paper's, and what few images need
-INVERSE_PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
-NEIGHBOURS = (1, 3, 5, 9)
-
-
-@dataclass
-class ProbeData:
-    """One backbone's features, split: `fit` to train on, `validation` to choose settings on, tests by name; C classes."""
-
-    classes: list[str]
-    fit: Features
-    validation: Features
-    tests: dict[str, Features]
-
-    def targets(self, part: Features) -> np.ndarray:
-        """Class indices int64 [N]; -1 for labels that training lacks, which no answer can hit."""
-        position = {label: i for i, label in enumerate(self.classes)}
-        return np.array([position.get(label, -1) for label in part.labels])
-
-    @property
-    def everything(self) -> Features:
-        """Fit and validation together: what the final classifier, its settings chosen, is trained on."""
-        return join([self.fit, self.validation])
+NEIGHBOURS = (1, 3, 5, 10, 20, 50)
+RANKED_NEIGHBOURS = 128  # beyond the k that vote, so that there are second to fifth answers
+SHOWN = 8  # names in a warning
 
 
 @dataclass
@@ -59,189 +46,253 @@ class ProbeImages:
     tests: dict[str, LabelledImages]
 
 
-def load_images(model: PretrainedModel, train, tests: Sequence[str], *, label_field: str, group_field: str) -> ProbeImages:
-    """Read and decode all labelled images at the model's size; a test is named by the last part of its address."""
+def load_images(train, tests: Sequence[str], *, label_field: str, group_field: str) -> ProbeImages:
+    """Index all labelled images; none is decoded yet. A test has its address's short name."""
     fields = {"label_field": label_field, "group_field": group_field}
-    loaded = {Path(address).stem: load_labelled(address, model.image_size, **fields) for address in tests}
-    return ProbeImages(load_labelled(train, model.image_size, **fields), loaded)
+    return ProbeImages(
+        load_labelled(train, **fields), {address_name(address): load_labelled(address, **fields) for address in tests}
+    )
 
 
 def summarise_images(images: ProbeImages) -> pd.DataFrame:
-    """Images, classes and origins of each part, a row each."""
-    parts = {"train": images.train, **images.tests}
-    rows = {
-        name: {"images": len(part), "classes": len(part.classes), "from": ", ".join(sorted(set(part.groups) - {""}))}
-        for name, part in parts.items()
-    }
-    return pd.DataFrame(rows).T
+    """Images, classes, images a class and origins of each part, a row each."""
+    rows = []
+    for name, part in {"train": images.train, **images.tests}.items():
+        counts = np.bincount(part.indices, minlength=len(part.classes))
+        counts = counts[counts > 0]
+        origins = sorted(set(np.unique(part.groups)) - {""})
+        told = ", ".join(origins[:SHOWN]) + (f" and {len(origins) - SHOWN:,} more" if len(origins) > SHOWN else "")
+        sizes = f"{counts.min():,} to {counts.max():,}" if counts.min() < counts.max() else f"{counts.min():,}"
+        rows.append({"part": name, "images": len(part), "classes": len(counts), "images a class": sizes, "from": told})
+    return pd.DataFrame(rows)
+
+
+@dataclass
+class ProbeData:
+    """One backbone's features, split: `fit` to train on, `validation` to choose settings on, tests by name; C classes.
+
+    device: where the probes are fitted.
+    """
+
+    classes: list[str]
+    fit: Features
+    validation: Features
+    tests: dict[str, Features]
+    device: str = "cpu"
+
+    def targets(self, part: Features) -> np.ndarray:
+        """Class indices int64 [N]; -1 for labels that training lacks, which no answer can hit."""
+        position = {label: i for i, label in enumerate(self.classes)}
+        names, which = np.unique(part.labels, return_inverse=True)
+        return np.array([position.get(name, -1) for name in names], dtype=np.int64)[which]
+
+    @cached_property
+    def fit_examples(self) -> Examples:
+        """Features and targets of `fit`."""
+        return Examples(self.fit.features, self.targets(self.fit))
+
+    @cached_property
+    def validation_examples(self) -> Examples:
+        """Features and targets of `validation`."""
+        return Examples(self.validation.features, self.targets(self.validation))
+
+    def everything(self) -> Examples:
+        """Fit and validation together: what the final classifier, its settings chosen, is trained on."""
+        both = join([self.fit, self.validation])
+        return Examples(both.features, self.targets(both))
 
 
 def backbone_features(
-    model: PretrainedModel, images: ProbeImages, validation_group: str | None, cache: Path
+    model: PretrainedModel,
+    images: ProbeImages,
+    validation_group: str | None,
+    cache: Path,
+    *,
+    baselines: Sequence[str] = ("untrained", "pixels"),
+    workers: int = 0,
 ) -> dict[str, ProbeData]:
-    """The trained ViT's features, an untrained ViT's and the pixels themselves, each split for probing."""
+    """The trained ViT's features and, of the baselines asked for, an untrained ViT's and the pixels', each split for probing.
 
-    def probe_data(features_of) -> ProbeData:
-        tests = {name: features_of(part) for name, part in images.tests.items()}
-        return prepare(features_of(images.train), tests, validation_group)
+    Raises ValueError for another baseline.
+    """
+    unknown = [name for name in baselines if name not in ("untrained", "pixels")]
+    if unknown:
+        raise ValueError(f"baselines={list(baselines)}: {unknown[0]!r} is unknown, there are untrained and pixels")
+    views = {TRAINED: lambda part: extract(model, part, cache, workers=workers)}
+    if "untrained" in baselines:
+        blank = untrained(model, images.train, workers=workers)
+        views[UNTRAINED] = lambda part: extract(blank, part, cache, workers=workers)
+    if "pixels" in baselines:
+        views[PIXELS] = lambda part: pixel_features(part, model.evaluation, workers=workers)
+    device = str(model.device) if model.device.type == "cuda" else "cpu"
+    found = {}
+    for name, features_of in views.items():
+        tests = {test: features_of(part) for test, part in images.tests.items()}
+        found[name] = prepare(features_of(images.train), tests, validation_group, device=device, tell=not found)
+    return found
 
-    blank = untrained(model, images.train)
-    return {
-        TRAINED: probe_data(lambda part: extract(model, part, cache)),
-        "untrained ViT": probe_data(lambda part: extract(blank, part, cache)),
-        "pixels": probe_data(pixel_features),
-    }
 
-
-def prepare(train: Features, tests: Mapping[str, Features], validation_group: str | None = None) -> ProbeData:
-    """Split the training images and standardise nothing; labels of the tests that training lacks are told."""
+def prepare(
+    train: Features,
+    tests: Mapping[str, Features],
+    validation_group: str | None = None,
+    *,
+    device: str = "cpu",
+    tell: bool = True,
+) -> ProbeData:
+    """Split the training images; labels of the tests that training lacks are told. Raises ValueError for a single class."""
     chosen = split_validation(train, validation_group)
-    classes = sorted(set(train.labels))
+    classes = np.unique(train.labels).tolist()
+    if len(classes) < 2:
+        raise ValueError(f"all {len(train):,} training images are of one class, {classes[0]!r}: there is nothing to tell apart")
+    absent = sorted(set(classes) - set(np.unique(train.labels[~chosen])))
+    if absent and tell:
+        logger.warning("%d class(es) have validation images alone until the final fit: %s", len(absent), _some(absent))
     for name, test in tests.items():
-        lacking = sorted(set(test.labels) - set(classes))
-        if lacking:
-            logger.warning(
-                "%s: %d label(s) that training lacks count as misses: %s", name, len(lacking), ", ".join(lacking[:8])
-            )
-    return ProbeData(classes, train.take(~chosen), train.take(chosen), dict(tests))
+        lacking = sorted(set(np.unique(test.labels)) - set(classes))
+        if lacking and tell:
+            lost = int(np.isin(test.labels, lacking).sum())
+            message = "%s: %d label(s) that training lacks count as misses (%s of %s images): %s"
+            logger.warning(message, name, len(lacking), f"{lost:,}", f"{len(test):,}", _some(lacking))
+    return ProbeData(classes, train.take(~chosen), train.take(chosen), dict(tests), device)
 
 
-# --- classifiers: each chooses its setting on validation and returns scores for every test ---------------------------------
+# --- classifiers: each chooses its setting on validation and scores every test ------------------------------------------------
 
 
-def paper_probe(data: ProbeData, seed: int = 0) -> tuple[float, dict[str, np.ndarray]]:
-    """The paper's linear probe (30 epochs of AdamW on standardised features); its learning rate is the setting."""
+@dataclass
+class Outcome:
+    """One classifier on one backbone. setting: what validation chose; validation: scores float32 [Nv, C] before it was trained
+    on; tests: scores float32 [N, C] of the final classifier, by name."""
+
+    setting: float
+    validation: np.ndarray
+    tests: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def ridge_probe(data: ProbeData) -> Outcome:
+    """Ridge regression in closed form; its setting is the penalty."""
+    return _solved(fit_ridge(data.fit_examples, data.validation_examples, len(data.classes), device=data.device), data)
+
+
+def logistic_probe(data: ProbeData) -> Outcome:
+    """Multinomial logistic regression by L-BFGS; its setting is the penalty."""
+    return _solved(fit_logistic(data.fit_examples, data.validation_examples, len(data.classes), device=data.device), data)
+
+
+def paper_probe(data: ProbeData, seed: int = 0) -> Outcome:
+    """The paper's linear probe, 30 epochs of AdamW, its learning rate the setting.
+
+    Features are standardised, with the fit's mean and deviation: the paper does not say, but with 3e-5 as largest learning rate
+    and features of any other scale the rate would mean another thing for every backbone.
+    """
     mean, std = data.fit.features.mean(0), data.fit.features.std(0) + 1e-6
 
-    def fit(part: Features, lr: float):
+    def standardised(features: np.ndarray) -> np.ndarray:
+        return (features - mean) / std
+
+    def fit(part: Examples, lr: float):
         start = random_head(len(data.classes), part.features.shape[1], seed)
-        return train_head(start, (part.features - mean) / std, data.targets(part), HeadRecipe(lr=lr, min_lr=lr / 30), seed)
+        recipe = HeadRecipe(lr=lr, min_lr=lr / 30)
+        return train_head(start, standardised(part.features), part.targets, recipe, seed, data.device)
 
-    best = max(LEARNING_RATES, key=lambda lr: _top1(fit(data.fit, lr).scores((data.validation.features - mean) / std), data))
-    head = fit(data.everything, best)
-    return best, {name: head.scores((test.features - mean) / std) for name, test in data.tests.items()}
+    def rate(scores: np.ndarray) -> float:
+        return top_k_hits(scores, data.validation_examples.targets)[1]
 
-
-def logistic_probe(data: ProbeData) -> tuple[float, dict[str, np.ndarray]]:
-    """Multinomial logistic regression to convergence (L-BFGS); its setting is C, the inverse of the L2 penalty."""
-    from sklearn.linear_model import LogisticRegression
-
-    mean, std = data.fit.features.mean(0), data.fit.features.std(0) + 1e-6
-
-    def standardised(part: Features) -> np.ndarray:
-        return (part.features - mean) / std
-
-    def scores(model: LogisticRegression, part: Features) -> np.ndarray:
-        return _spread(model.decision_function(standardised(part)), list(model.classes_), data.classes)
-
-    # From strong to weak penalty, each fit starting from the last: a fraction of the iterations of separate fits.
-    model = LogisticRegression(max_iter=1000, tol=1e-3, warm_start=True)
-    validated = {}
-    for penalty in INVERSE_PENALTIES:
-        model.set_params(C=penalty / data.fit.features.shape[1]).fit(standardised(data.fit), data.fit.labels)
-        validated[penalty] = _top1(scores(model, data.validation), data)
-    best = max(validated, key=validated.get)
-    everything = data.everything
-    model = LogisticRegression(C=best / everything.features.shape[1], max_iter=1000, tol=1e-3)
-    model.fit(standardised(everything), everything.labels)
-    return best, {name: scores(model, test) for name, test in data.tests.items()}
+    scores = {lr: fit(data.fit_examples, lr).scores(standardised(data.validation.features)) for lr in LEARNING_RATES}
+    best = max(scores, key=lambda lr: rate(scores[lr]))
+    head = fit(data.everything(), best)
+    return Outcome(best, scores[best], {name: head.scores(standardised(t.features)) for name, t in data.tests.items()})
 
 
-def neighbour_probe(data: ProbeData) -> tuple[int, dict[str, np.ndarray]]:
+def neighbour_probe(data: ProbeData) -> Outcome:
     """k nearest neighbours by cosine, votes weighted by similarity; the setting is k."""
+    classes, fit = len(data.classes), data.fit_examples
 
-    def scores(part: Features, queries: Features, k: int) -> np.ndarray:
-        reference = part.features / np.linalg.norm(part.features, axis=1, keepdims=True)
-        wanted = queries.features / np.linalg.norm(queries.features, axis=1, keepdims=True)
-        similarity = wanted @ reference.T
-        k = min(k, similarity.shape[1])
-        nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-        votes = np.exp(np.take_along_axis(similarity, nearest, 1) / 0.05)
-        # A class without a vote is ranked by its nearest image, below all classes with votes.
-        result = np.full((len(queries), len(data.classes)), -2.0, dtype=np.float64)
-        targets = data.targets(part)
-        for label in np.unique(targets):
-            result[:, label] = similarity[:, targets == label].max(axis=1) - 2.0
-        np.add.at(result, (np.arange(len(queries))[:, None], targets[nearest]), votes)
-        return result
+    def look_up(part: Examples, queries: Features) -> tuple[np.ndarray, np.ndarray]:
+        cosines, rows = nearest(part.features, queries.features, RANKED_NEIGHBOURS, data.device)
+        return cosines, part.targets[rows]
 
-    best = max(NEIGHBOURS, key=lambda k: _top1(scores(data.fit, data.validation, k), data))
-    return best, {name: scores(data.everything, test, best) for name, test in data.tests.items()}
+    found, wanted = look_up(fit, data.validation), data.validation_examples.targets
+    ks = [k for k in NEIGHBOURS if k <= len(fit)]
+    best = max(ks, key=lambda k: top_k_hits(neighbour_scores(*found, k, classes), wanted)[1])
+    everything = data.everything()
+    tests = {name: neighbour_scores(*look_up(everything, test), best, classes) for name, test in data.tests.items()}
+    return Outcome(best, neighbour_scores(*found, best, classes), tests)
 
 
 METHODS = {
+    "linear probe (ridge)": ridge_probe,
+    "linear probe (logistic)": logistic_probe,
     "linear probe (AdamW, 30 epochs)": paper_probe,
-    "linear probe (L-BFGS)": logistic_probe,
     "k-NN": neighbour_probe,
 }
+SETTINGS = dict(zip(METHODS, ("penalty", "penalty", "learning rate", "k"), strict=True))
 
 
-def compare_backbones(backbones: Mapping[str, ProbeData]) -> tuple[pd.DataFrame, dict]:
-    """Every method on every backbone: a table (backbone, method, setting, test, images, top-1, top-5, standard error of top-1)
-    and the scores behind it.
+def choose_methods(names: Sequence[str] | None) -> dict:
+    """The methods whose names begin so or have it in brackets ("ridge", "k-NN"), all for None. Raises ValueError for others."""
+    if names is None:
+        return METHODS
+    chosen = {method: f for method, f in METHODS.items() if any(name.lower() in method.lower() for name in names)}
+    lost = [name for name in names if not any(name.lower() in method.lower() for method in METHODS)]
+    if lost or not chosen:
+        raise ValueError(f"methods={list(names)}: {', '.join(lost) or 'nothing'} is no method, there are {', '.join(METHODS)}")
+    return chosen
 
-    Scores are keyed by (backbone, method, test): float [N, C].
+
+@dataclass
+class Scored:
+    """What one probe says of one test set: as it is, and with the temperature that validation chose."""
+
+    plain: Answers
+    tempered: Answers
+    temperature: float
+
+
+def compare_backbones(
+    backbones: Mapping[str, ProbeData], methods: Sequence[str] | None = None
+) -> tuple[pd.DataFrame, dict[tuple[str, str, str], Scored]]:
+    """Every method on every backbone: a table, a row a test set, and the answers behind it, keyed (backbone, method, test).
+
+    Columns: backbone, method, setting, chosen (its value), test, images, top-1, top-5, standard error of top-1, seconds (choice
+    and fit), temperature, and nll and calibration error with and without it.
     """
-    rows, all_scores = [], {}
-    jobs = [(backbone, method) for backbone in backbones for method in METHODS]
+    rows, found = [], {}
+    jobs = [(backbone, method) for backbone in backbones for method in choose_methods(methods)]
     for backbone, method in progress(jobs, "probes", unit="probes"):
-        data = backbones[backbone]
-        setting, scores = METHODS[method](data)
-        for name, test in data.tests.items():
-            hits = test_hits(scores[name], data.targets(test))
-            rows.append(
-                {"backbone": backbone, "method": method, "setting": setting, "test": name, "images": len(test)}
-                | {f"top-{k}": hit for k, hit in hits.items()}
-                | {"standard error": (hits[1] * (1 - hits[1]) / len(test)) ** 0.5}
-            )
-            all_scores[backbone, method, name] = scores[name]
-    return pd.DataFrame(rows), all_scores
+        data, started = backbones[backbone], time.perf_counter()
+        outcome = METHODS[method](data)
+        seconds = time.perf_counter() - started
+        temperature = fit_temperature(outcome.validation, data.validation_examples.targets)
+        for name, scores in outcome.tests.items():
+            targets = data.targets(data.tests[name])
+            scored = Scored(answers_of(scores, targets), answers_of(scores, targets, temperature), temperature)
+            found[backbone, method, name] = scored
+            facts = {"backbone": backbone, "method": method, "setting": SETTINGS[method], "chosen": outcome.setting}
+            rows.append(facts | {"test": name} | _figures(scored) | {"seconds": seconds})
+    return pd.DataFrame(rows), found
 
 
-def test_hits(scores: np.ndarray, targets: np.ndarray) -> dict[int, float]:
-    """Top-1 and top-5, images whose label training lacks counted as misses."""
-    known = targets >= 0
-    if not known.any():
-        return {1: 0.0, 5: 0.0}
-    return {k: hit * known.mean() for k, hit in top_k_hits(scores[known], targets[known]).items()}
+def _figures(scored: Scored) -> dict[str, float]:
+    plain, tempered, top1 = scored.plain, scored.tempered, scored.plain.top(1)
+    return {
+        "images": len(plain),
+        "top-1": top1,
+        "top-5": plain.top(5),
+        "standard error": standard_error(top1, len(plain)),
+        "nll": plain.nll,
+        "calibration error": plain.calibration_error,
+        "temperature": scored.temperature,
+        "nll, tempered": tempered.nll,
+        "calibration error, tempered": tempered.calibration_error,
+    }
 
 
-def best_on_trained(table: pd.DataFrame) -> dict:
-    """The row of the probe that does best on trained features, on the first test set."""
-    part = table[(table["backbone"] == TRAINED) & (table["test"] == table["test"].iloc[0])]
-    return part.loc[part["top-1"].idxmax()].to_dict()
+def _solved(fit: Fit, data: ProbeData) -> Outcome:
+    tests = {name: fit.head.scores(test.features) for name, test in data.tests.items()}
+    return Outcome(fit.penalty, fit.validated.scores(data.validation.features), tests)
 
 
-def per_class(backbones: Mapping[str, ProbeData], scores: Mapping, best: Mapping) -> tuple[pd.DataFrame, np.ndarray]:
-    """Accuracy a class of one probe (a row of the table), and the label it gives each test image."""
-    data = backbones[best["backbone"]]
-    predicted = np.array(data.classes)[scores[best["backbone"], best["method"], best["test"]].argmax(axis=1)]
-    return per_class_accuracy(predicted, data.tests[best["test"]].labels), predicted
-
-
-def write_results(path: Path, table: pd.DataFrame, model: PretrainedModel) -> Path:
-    """Store the table with its provenance."""
-    return write_table(table.astype({"setting": float}), path, provenance(model=model_fingerprint(model)))
-
-
-def findings(table: pd.DataFrame) -> str:
-    """What the probes found, as Markdown."""
-    lines = []
-    for test, part in table.groupby("test", sort=False):
-        best = part.loc[part.groupby("backbone", sort=False)["top-1"].idxmax()]
-        told = [f"{r['backbone']} **{r['top-1']:.3f}** ± {r['standard error']:.3f} ({r['method']})" for _, r in best.iterrows()]
-        lines.append(f"- {test}, {part['images'].iloc[0]} images, best top-1: {', '.join(told)}.")
-    return "\n".join(lines)
-
-
-def _top1(scores: np.ndarray, data: ProbeData) -> float:
-    return test_hits(scores, data.targets(data.validation))[1]
-
-
-def _spread(scores: np.ndarray, columns: list[str], classes: list[str]) -> np.ndarray:
-    """Scores of some classes in the columns of all classes; the others get the lowest."""
-    if scores.ndim == 1:  # two classes
-        scores = np.stack([-scores, scores], axis=1)
-    result = np.full((len(scores), len(classes)), scores.min() - 1)
-    result[:, [classes.index(c) for c in columns]] = scores
-    return result
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")

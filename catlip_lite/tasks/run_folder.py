@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 from pathlib import Path
 
@@ -44,3 +46,28 @@ def open_run(run: str) -> Path:
             f"cannot write to {folder} ({error.strerror}): choose another `run` or make it writable"
         ) from error
     return folder
+
+
+def claim(folder: Path, identity: dict) -> bool:
+    """Make a training's folder this run's, moving another run's out of the way (`pretrain-1` …); whether it is finished.
+
+    identity: JSON values that a run keeps; `corpus` among them is the fingerprint of its data. Raises ValueError if the folder
+    holds this run, unfinished, over other data: these may be back tomorrow, and a run of days with them.
+    """
+    marker = folder / "run.json"
+    if folder.is_dir() and any(folder.iterdir()):
+        there = json.loads(marker.read_text()) if marker.is_file() else {}
+        changed = [name for name, value in identity.items() if there.get(name) != json.loads(json.dumps(value))]
+        if changed == ["corpus"] and any((folder / "checkpoints").glob("step_*")):
+            raise ValueError(
+                f"{folder} holds this run, begun with other data or other numbers of samples in them: give it the data it "
+                "began with (are all of them within reach?), or choose another `run`"
+            )
+        if changed:
+            free = next(p for n in itertools.count(1) if not (p := folder.with_name(f"{folder.name}-{n}")).exists())
+            folder.rename(free)
+            print(f"{folder} held another run (other {', '.join(changed)}): it is kept as {free}", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(marker) as staging:
+        staging.write_text(json.dumps(identity))
+    return (folder / "model.safetensors").is_file()

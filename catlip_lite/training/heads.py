@@ -26,17 +26,27 @@ class HeadRecipe:
     batch_size: int = 256
 
 
-def train_head(start: Head, features: np.ndarray, targets: np.ndarray, recipe: HeadRecipe, seed: int = 0) -> Head:
-    """Softmax cross-entropy from the given start: features float32 [N, D], targets int64 [N]; `start` is left as it is."""
-    x, y = torch.from_numpy(features), torch.from_numpy(targets).long()
-    weight, bias = start.weight.clone().requires_grad_(), start.bias.clone().requires_grad_()
-    optimiser = torch.optim.AdamW([weight, bias], lr=recipe.lr, weight_decay=recipe.weight_decay)
+def train_head(
+    start: Head,
+    features: np.ndarray,
+    targets: np.ndarray,
+    recipe: HeadRecipe,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Head:
+    """Softmax cross-entropy from the given start: features float32 [N, D], targets int64 [N]; `start` is left as it is.
+
+    device: where it is trained, all features at once; the head comes back on the CPU, its batches are the same on any device.
+    """
+    x, y = torch.from_numpy(features).to(device), torch.from_numpy(targets).long().to(device)
+    weight, bias = (value.to(device, copy=True).requires_grad_() for value in (start.weight, start.bias))
+    optimiser = torch.optim.AdamW([weight, bias], lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     generator = torch.Generator().manual_seed(seed)
     steps_an_epoch = math.ceil(len(y) / recipe.batch_size)
     total = recipe.epochs * steps_an_epoch
     step = 0
     for _ in range(recipe.epochs):
-        for batch in torch.randperm(len(y), generator=generator).split(recipe.batch_size):
+        for batch in torch.randperm(len(y), generator=generator).to(device).split(recipe.batch_size):
             cosine = 0.5 * (1 + math.cos(math.pi * step / max(1, total - 1)))
             for group in optimiser.param_groups:
                 group["lr"] = recipe.min_lr + (recipe.lr - recipe.min_lr) * cosine
@@ -45,4 +55,4 @@ def train_head(start: Head, features: np.ndarray, targets: np.ndarray, recipe: H
             loss.backward()
             optimiser.step()
             step += 1
-    return Head(weight.detach(), bias.detach())
+    return Head(weight.detach().cpu(), bias.detach().cpu())

@@ -18,12 +18,12 @@ from torch import nn
 
 from ..artefacts import atomic_path
 from ..data.batches import Batch
-from ..data.corpus import Corpus
+from ..data.image_batches import ImageBatches
 from ..models.precision import choose_precision, prefer_plain_attention
 from .checkpoints import load_latest, save_checkpoint
 from .distribution import distribute, gradients_shared, is_main, rank, whole, world_size
 from .meter import Meter
-from .optimiser import Ema, create_adamw, learning_rate
+from .optimiser import Ema, create_adamw
 from .prefetch import on_device
 from .range_augment import RangeAugment, target_mse
 from .recipes import Recipe
@@ -37,7 +37,8 @@ class RunOptions:
 
     precision: see `choose_precision`. compile: torch.compile over the learner; None: on GPUs. parallel: see `distribute`.
     activation_checkpointing: compute activations twice and keep fewer. checkpoint_every, log_every, keep_every: steps;
-    keep_last, keep_every: see `save_checkpoint`. record_samples: see `RunLog`.
+    checkpoint_every None: no checkpoints, as for runs of seconds. keep_last, keep_every: see `save_checkpoint`.
+    record_samples: see `RunLog`.
     """
 
     device: torch.device
@@ -45,23 +46,36 @@ class RunOptions:
     compile: bool | None = None
     parallel: str = "ddp"
     activation_checkpointing: bool = False
-    checkpoint_every: int = 1000
+    checkpoint_every: int | None = 1000
     keep_last: int = 2
     keep_every: int | None = None
     log_every: int = 20
     record_samples: bool = False
 
 
+Normalise = tuple[Sequence[float], Sequence[float]]  # mean and std of red, green and blue
+
+
 class Learner(nn.Module):
     """What a step differentiates: uint8 or 0..1 images and sparse targets -> the loss, a scalar.
 
     loss: (logits, indices, rows) -> float32 [B]; the weighted sum over images is divided by B. target_mse: scalar tensor,
-    RangeAugment's goal, unused without it.
+    RangeAugment's goal, unused without it. normalise: mean and std of each colour, taken off just before the network; None for
+    a network that sees 0..1.
     """
 
-    def __init__(self, network: nn.Module, loss: Callable, range_augment: RangeAugment | None = None):
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Callable,
+        range_augment: RangeAugment | None = None,
+        normalise: Normalise | None = None,
+    ):
         super().__init__()
         self.network, self.loss, self.range_augment = network, loss, range_augment
+        self.normalise = normalise is not None
+        for name, values in zip(("mean", "std"), normalise or (), strict=False):  # of the model, not of a checkpoint
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, images, indices, rows, weights, target_mse):
         if not images.is_floating_point():
@@ -69,6 +83,8 @@ class Learner(nn.Module):
         penalty = 0.0
         if self.range_augment is not None:
             images, penalty = self.range_augment(images, target_mse)
+        if self.normalise:
+            images = (images - self.mean) / self.std
         # Channels side by side, as cuDNN's tensor-core kernels take them. torch.compile would see to it by itself, but not in
         # a graph of 300 nodes a convolution (12 blocks make over 1,000, the stem three); on a CPU the stem is a sixth faster.
         images = images.contiguous(memory_format=torch.channels_last)
@@ -135,7 +151,7 @@ def train_step(
         losses.append(loss.detach())
     norm = nn.utils.clip_grad_norm_(training.learner.parameters(), clip)
     for group in training.optimiser.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)
     training.optimiser.step()
     training.optimiser.zero_grad(set_to_none=True)
     return torch.stack(losses).sum(), whole(norm)
@@ -144,23 +160,28 @@ def train_step(
 def train(
     network: nn.Module,
     loss: Callable,
-    corpus: Corpus,
+    corpus: ImageBatches,
     recipe: Recipe,
-    folder: Path,
+    folder: Path | None,
     options: RunOptions,
     *,
+    normalise: Normalise | None = None,
     on_log: Callable[[dict], None] = lambda entry: None,
 ) -> dict[str, torch.Tensor]:
     """Train `network` in place up to `recipe.max_steps`, going on from `folder/checkpoints` if there is one.
 
     Every process calls it with the same arguments, its own device aside. Writes what `RunLog` writes; `on_log` gets each
-    line of the log (see `Meter.read`). Returns the averaged weights, a state dict of the network on the CPU.
+    line of the log (see `Meter.read`). folder None: nothing is written, for runs of seconds without checkpoints. corpus:
+    anything with its `batches`, `identity` and length. normalise: see `Learner`.
+    Returns the averaged weights, a state dict of the network on the CPU; the network has the last ones.
     Raises FloatingPointError when a loss or gradient is not finite: the step and the names of its samples are in
     `folder/not_finite_rank<r>.json`, and every checkpoint is from before it.
     """
+    if folder is None and options.checkpoint_every is not None:
+        raise ValueError("without a folder there is no place for checkpoints: give one, or checkpoint_every=None")
     with torch.random.fork_rng(devices=[options.device] if options.device.type == "cuda" else []):
-        training = start_training(network, loss, recipe, options)
-        facts = training.resume(folder / "checkpoints")
+        training = start_training(network, loss, recipe, options, normalise)
+        facts = training.resume(folder / "checkpoints") if options.checkpoint_every is not None else None
         place = _check_facts(facts, corpus, recipe, folder)
         patch = network.patch_embed.patch_size[0]
         plan = StepPlan(recipe, patch, place, rank(), world_size())
@@ -171,9 +192,7 @@ def train(
         with closing(stream), RunLog(folder, place.step, record_samples=options.record_samples) as log:
             for step in range(place.step, recipe.max_steps):
                 set_patch_drop(network, recipe.patch_drop_at(step))
-                lr = learning_rate(
-                    step, max_steps=recipe.max_steps, warmup_steps=recipe.warmup_steps, lr=recipe.lr, min_lr=recipe.min_lr
-                )
+                lr = recipe.lr_at(step)
                 target.fill_(target_mse(step, recipe.max_steps))
                 seeds = [plan.seed_of(step, i) for i in range(plan.share)]
                 value, norm = train_step(training, stream, seeds, target, lr, recipe.clip)
@@ -181,15 +200,21 @@ def train(
                 done, place = step + 1, plan.place_after(step)
                 log.samples(done, *meter.add(value, norm, plan.images(step), plan.scale(step).size, recipe.patch_drop_at(step)))
 
-                save = done % options.checkpoint_every == 0 or done == recipe.max_steps
-                if save or done % options.log_every == 0:
+                last, every = done == recipe.max_steps, options.checkpoint_every
+                save = every is not None and (last or done % every == 0)
+                if save or last or done % options.log_every == 0:
                     entry = meter.read(done, lr, training.learner.range_augment)
                     entry["samples_seen"] = place.position
                     _stop_if_not_finite(meter, folder, recipe)
                     log.write(entry)
                     on_log(entry)
                 if save:
-                    facts = {"position": place.position, "skipped": meter.skipped, **_identity(corpus, recipe)}
+                    facts = {
+                        "position": place.position,
+                        "skipped": meter.skipped,
+                        "recipe": recipe.identity(),
+                        **corpus.identity(),
+                    }
                     save_checkpoint(
                         folder / "checkpoints",
                         done,
@@ -201,7 +226,9 @@ def train(
         return {name: whole(value).cpu() for name, value in training.ema.state.items()}
 
 
-def start_training(network: nn.Module, loss: Callable, recipe: Recipe, options: RunOptions) -> Training:
+def start_training(
+    network: nn.Module, loss: Callable, recipe: Recipe, options: RunOptions, normalise: Normalise | None = None
+) -> Training:
     """Put a network on its device, ready for its first step."""
     dtype = choose_precision(options.device, options.precision)
     if options.device.type == "cpu" and dtype == torch.bfloat16:
@@ -213,9 +240,11 @@ def start_training(network: nn.Module, loss: Callable, recipe: Recipe, options: 
         network.patch_drop = PatchDropout(recipe.patch_drop, num_prefix_tokens=network.num_prefix_tokens)
     if options.activation_checkpointing:
         network.set_grad_checkpointing()
-    learner = Learner(network, loss, RangeAugment() if recipe.range_augment else None).to(options.device).train()
+    learner = Learner(network, loss, RangeAugment() if recipe.range_augment else None, normalise).to(options.device).train()
     spread = distribute(learner, network.blocks, options.parallel, options.device)
-    optimiser = create_adamw(learner, recipe.weight_decay, decay_embeddings=recipe.decay_embeddings)
+    optimiser = create_adamw(
+        learner, recipe.weight_decay, decay_embeddings=recipe.decay_embeddings, layer_decay=recipe.layer_decay
+    )
     ema = Ema(network, recipe.ema_momentum)
     use_compile = options.device.type == "cuda" if options.compile is None else options.compile
     stepped = compile_learner(spread, learner, options.parallel) if use_compile else spread
@@ -252,37 +281,32 @@ def set_patch_drop(network: nn.Module, share: float) -> None:
         network.patch_drop.prob = share
 
 
-def _identity(corpus: Corpus, recipe: Recipe) -> dict:
-    """What must not change between the first step of a run and its last."""
-    rule = {"seed": corpus.rule.seed, "shuffle_shards": corpus.rule.shuffle_shards, "lanes": corpus.rule.lanes}
-    return {"recipe": recipe.identity(), "corpus": corpus.table.fingerprint, "rule": rule}
-
-
-def _check_facts(facts: dict | None, corpus: Corpus, recipe: Recipe, folder: Path) -> Place:
+def _check_facts(facts: dict | None, corpus: ImageBatches, recipe: Recipe, folder: Path) -> Place:
     """Where to go on. Raises ValueError if the checkpoint is of another run."""
     if facts is None:
         return Place()
-    here = _identity(corpus, recipe)
-    changed = {k: (facts["recipe"].get(k), v) for k, v in here["recipe"].items() if facts["recipe"].get(k) != v}
+    changed = {k: (facts["recipe"].get(k), v) for k, v in recipe.identity().items() if facts["recipe"].get(k) != v}
     if changed:
         told = ", ".join(f"{k} was {old}, is {new}" for k, (old, new) in changed.items())
         raise ValueError(f"{folder} holds a run with another recipe ({told}): choose another `run`, or delete the folder")
-    for name in ("corpus", "rule"):
-        if facts[name] != here[name]:
+    for name, here in corpus.identity().items():
+        if facts[name] != here:
             raise ValueError(
-                f"{folder} holds a run over other shards or in another order ({name} was {facts[name]}, is {here[name]}): "
-                "give the shards it began with, or choose another `run`"
+                f"{folder} holds a run over other data or in another order ({name} was {facts[name]}, is {here}): "
+                "give the data it began with, or choose another `run`"
             )
     if is_main():
         print(f"resuming after step {facts['step']:,} of {recipe.max_steps:,}", flush=True)
     return Place(facts["step"], facts["position"])
 
 
-def _stop_if_not_finite(meter: Meter, folder: Path, recipe: Recipe) -> None:
+def _stop_if_not_finite(meter: Meter, folder: Path | None, recipe: Recipe) -> None:
     """Keep what led there, then raise."""
     if meter.not_finite is None:
         return
     step, names = meter.not_finite
+    if folder is None:
+        raise FloatingPointError(f"the loss or its gradient is not finite at step {step}: lower lr ({recipe.lr})")
     if names:
         with atomic_path(folder / f"not_finite_rank{rank()}.json") as staging:
             staging.write_text(json.dumps({"step": step, "samples": names}, indent=1))

@@ -12,6 +12,7 @@ made, and N may differ from step to step without a new compiled graph.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,14 +29,18 @@ LEAST_IDF = 0.01  # weight of a class that nearly every caption names: next to n
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def create_loss(name: str, vocabulary: Vocabulary | None = None) -> Loss:
+def create_loss(name: str, vocabulary: Vocabulary | None = None, *, label_smoothing: float = 0.0) -> Loss:
     """The loss of that name. `superclass` is an nn.Module that holds its class weights: move it with `.to(device)`.
 
-    vocabulary: whose counts weight the classes; only `superclass` needs it. Raises ValueError for an unknown name, or for
-    `superclass` without a vocabulary.
+    vocabulary: whose counts weight the classes; only `superclass` needs it. label_smoothing: see `softmax`. Raises ValueError
+    for an unknown name, for `superclass` without a vocabulary, or if another loss than `softmax` is to be smoothed.
     """
     if name not in LOSSES:
         raise ValueError(f"loss={name!r} is unknown: choose one of {', '.join(LOSSES)}")
+    if label_smoothing:
+        if name != "softmax":
+            raise ValueError(f"label_smoothing={label_smoothing} belongs to softmax: loss={name!r} takes 0")
+        return partial(softmax, label_smoothing=label_smoothing)
     if name != "superclass":
         return {"bce": bce, "softmax": softmax, "asymmetric": asymmetric}[name]
     if vocabulary is None:
@@ -54,13 +59,22 @@ def bce(logits: torch.Tensor, indices: torch.Tensor, rows: torch.Tensor) -> torc
     return F.softplus(logits).sum(dim=1) - _sum_by_row(logits[rows, indices], rows, len(logits))
 
 
-def softmax(logits: torch.Tensor, indices: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def softmax(logits: torch.Tensor, indices: torch.Tensor, rows: torch.Tensor, *, label_smoothing: float = 0.0) -> torch.Tensor:
     """Softmax cross-entropy against K-hot targets of 1/K each: float32 [B]; shapes as the module says.
 
+    label_smoothing: share of the target that is spread evenly over all classes; for single labels this is
+    `F.cross_entropy(logits, labels, label_smoothing=...)`, what fine-tuning minimises (table 7: 0.1).
     An image without labels has no target distribution and gives 0. Source: Mahajan et al., "Exploring the Limits of Weakly
     Supervised Pretraining", ECCV 2018.
     """
-    return _weighted_softmax(logits, indices, rows, torch.ones_like(indices, dtype=torch.float32))
+    ones = torch.ones_like(indices, dtype=torch.float32)
+    losses = _weighted_softmax(logits, indices, rows, ones)
+    if not label_smoothing:
+        return losses
+    logits = logits.float()
+    even = torch.logsumexp(logits, dim=1) - logits.mean(dim=1)
+    labelled = _sum_by_row(ones, rows, len(logits)) > 0
+    return (1 - label_smoothing) * losses + label_smoothing * even * labelled
 
 
 class SuperClass(nn.Module):

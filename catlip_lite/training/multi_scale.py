@@ -10,13 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-MULTI_SCALE = ("none", "paper", "buckets")
+MULTI_SCALE = ("none", "paper", "buckets", "finetune", "multi_label")
 
 # As shares of the base size. The reference draws from 25 sizes and the base, for base 224 from 128 to 320.
 PAPER_SHARES = (*np.linspace(128, 320, 25) / 224, 1.0)
 # Each size costs compiled graphs, forward and backward, and a warm-up of the allocator. These five stand for the fifths of the
 # paper's range: for base 224 the same mean size, 224, and a mean batch of 0.98 of the paper's.
 BUCKET_SHARES = (144 / 224, 176 / 224, 1.0, 272 / 224, 304 / 224)
+# Table 7's, again 25 draws each: base 224 from 128 to 320, base 512 from 256 to 512; COCO's base 512 from 256 to 768.
+SMALL_BASE_SHARES, LARGE_BASE_SHARES = PAPER_SHARES, tuple(np.linspace(0.5, 1.0, 25))
+MULTI_LABEL_SHARES = tuple(np.linspace(0.5, 1.5, 25))
+LARGE_BASE = 384  # pixels
+COARSE_FROM = 14  # patches a side: from here on fine-tuning's sizes are two patches apart
 TILE = 8  # matrix units work in tiles; a batch that is no multiple leaves some of the last tile idle
 
 
@@ -33,7 +38,9 @@ def scales(image_size: int, kind: str, micro_batch: int, patch: int = 16) -> tup
     image_size: the base, in pixels; the range scales with it. micro_batch: images at the base size. patch: sizes are its
     multiples. kind: "none" is the base alone; "paper" the reference's variable batch sampler, for base 224 and patch 16 the 13
     sizes 128, 144, ... 320; "buckets" five of them, with batches in multiples of 8 that never hold more pixels than at the
-    base. Raises ValueError for an unknown kind, or a base that is no multiple of the patch.
+    base; "finetune" the reference's for fine-tuning, two patches apart (base 224: the 7 sizes 128, 160, ... 320; base 512: 9
+    from 256 to 512), one patch apart for a base of less than 14 patches; "multi_label" that for COCO (base 512: 25 sizes from
+    256 to 768). Raises ValueError for an unknown kind, or a base that is no multiple of the patch.
     """
     if kind not in MULTI_SCALE:
         raise ValueError(f"multi_scale={kind!r} is unknown: choose one of {', '.join(MULTI_SCALE)}")
@@ -41,9 +48,17 @@ def scales(image_size: int, kind: str, micro_batch: int, patch: int = 16) -> tup
         return (Scale(image_size, micro_batch),)
     if image_size % patch:
         raise ValueError(f"image_size={image_size} must be a multiple of the patch, {patch}, to train at several scales")
-    shares = PAPER_SHARES if kind == "paper" else BUCKET_SHARES
-    sizes = sorted({_nearest_multiple(image_size * share, patch) for share in shares})
+    coarse = kind == "finetune" and image_size >= COARSE_FROM * patch
+    step = 2 * patch if coarse else patch
+    sizes = sorted({image_size} | {_nearest_multiple(image_size * share, step) for share in _shares(kind, image_size)})
     return tuple(Scale(size, _batch(size, image_size, micro_batch, kind)) for size in sizes)
+
+
+def _shares(kind: str, image_size: int) -> tuple[float, ...]:
+    """Sizes as shares of the base."""
+    of_finetune = LARGE_BASE_SHARES if image_size >= LARGE_BASE else SMALL_BASE_SHARES
+    shares = {"paper": PAPER_SHARES, "buckets": BUCKET_SHARES, "finetune": of_finetune, "multi_label": MULTI_LABEL_SHARES}
+    return shares[kind]
 
 
 def size_of_steps(steps: np.ndarray, seed: int, num_scales: int) -> np.ndarray:

@@ -13,20 +13,42 @@ EMBEDDINGS = ("cls_token", "pos_embed")
 
 
 def create_adamw(
-    model: nn.Module, weight_decay: float, *, decay_embeddings: bool = False, betas: tuple[float, float] = (0.9, 0.999)
+    model: nn.Module,
+    weight_decay: float,
+    *,
+    decay_embeddings: bool = False,
+    layer_decay: float = 1.0,
+    betas: tuple[float, float] = (0.9, 0.999),
 ) -> torch.optim.AdamW:
     """Fused AdamW; weights with two axes or more are decayed, norms and biases are not.
 
-    decay_embeddings: also decay the CLS token, positions and RangeAugment's ranges, as the reference code does.
+    decay_embeddings: also decay the CLS token, positions and RangeAugment's ranges, as the reference code does. layer_decay:
+    each group's learning rate is multiplied by its `lr_scale`, see `lr_scale`.
     """
-    decayed, kept = [], []
+    groups: dict[tuple[float, float], list] = {(weight_decay, 1.0): [], (0.0, 1.0): []}
+    depth = len({name.split("blocks.")[1].split(".")[0] for name, _ in model.named_parameters() if "blocks." in name})
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             embedding = name.split(".")[-1] in EMBEDDINGS or "range_augment" in name
             plain = not decay_embeddings if embedding else parameter.ndim < 2
-            (kept if plain else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=1e-8, fused=True)
+            scale = 1.0 if layer_decay == 1 else lr_scale(name, depth, layer_decay)
+            groups.setdefault((0.0 if plain else weight_decay, scale), []).append(parameter)
+    settings = [{"params": p, "weight_decay": decay, "lr_scale": scale} for (decay, scale), p in groups.items() if p]
+    return torch.optim.AdamW(settings, lr=0.0, betas=betas, eps=1e-8, fused=True)
+
+
+def lr_scale(name: str, depth: int, layer_decay: float) -> float:
+    """What layer-wise decay multiplies a parameter's learning rate by, in a ViT of `depth` blocks.
+
+    The head (and RangeAugment): 1. Last norm and last block: d; the block before d^2, …; patch embedding, positions and CLS
+    token: d^(depth + 1). As in the reference, which fails with a CLS token.
+    """
+    parts = name.split(".")
+    if "range_augment" in parts or "head" in parts:
+        return 1.0
+    if "blocks" in parts:
+        return layer_decay ** (depth - int(parts[parts.index("blocks") + 1]))
+    return layer_decay if {"norm", "fc_norm"} & set(parts) else layer_decay ** (depth + 1)
 
 
 def learning_rate(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from ..models.vit import MODELS
 from .losses import LOSSES
 from .multi_scale import MULTI_SCALE
+from .optimiser import learning_rate
 
 # Table 6 of the paper (DataComp): learning rates and batch over all GPUs; 200,000 steps, 10,000 of them warm-up.
 PAPER = {
@@ -65,6 +66,8 @@ class Recipe:
     shuffle_shards: int = 8
     seed: int = 0
 
+    layer_decay = 1.0  # no field: pre-training has one learning rate for all layers, fine-tuning may not
+
     @property
     def micro_batches(self) -> int:
         """Micro-batches a step, over all processes."""
@@ -77,6 +80,10 @@ class Recipe:
     def identity(self) -> dict:
         """The values that a run keeps from its first step to its last."""
         return {name: value for name, value in asdict(self).items() if name not in FREE_TO_CHANGE}
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of a step, see `learning_rate`."""
+        return learning_rate(step, max_steps=self.max_steps, warmup_steps=self.warmup_steps, lr=self.lr, min_lr=self.min_lr)
 
     def patch_drop_at(self, step: int) -> float:
         """Share of patch tokens that a step leaves out."""
@@ -102,10 +109,21 @@ def recipe_for(
     if epochs is not None and "max_steps" not in given:
         given["max_steps"] = max(1, round(epochs * num_samples / (given.get("batch_size") or values["batch_size"])))
     values.update(given)
+    values.setdefault("min_lr", values["lr"] / 100)
+    settle_batch(values, processes, keep_micro_batch="micro_batch" in given)
+    settle_warmup(values)
+    return Recipe(model=model, **values)
+
+
+def settle_batch(values: dict, processes: int, *, keep_micro_batch: bool) -> None:
+    """Check a recipe's values and set its micro_batch: the largest up to its value that divides a process's share of the batch.
+
+    keep_micro_batch: exactly its value. Raises ValueError for impossible values, or a batch that does not come out even.
+    """
     _check(values, processes)
     share = values["batch_size"] // processes
     most = min(values.get("micro_batch", share), share)
-    if "micro_batch" not in given and values["batch_size"] % processes == 0:
+    if not keep_micro_batch and values["batch_size"] % processes == 0:
         most = next(n for n in range(most, 0, -1) if share % n == 0)
     values["micro_batch"] = most
     if values["batch_size"] % (values["micro_batch"] * processes):
@@ -113,14 +131,16 @@ def recipe_for(
             f"batch_size={values['batch_size']} must be a multiple of micro_batch={values['micro_batch']}"
             + (f" times workers={processes}" if processes > 1 else "")
         )
+
+
+def settle_warmup(values: dict) -> None:
+    """A short run warms up in a fifth of its steps."""
     values["warmup_steps"] = min(values["warmup_steps"], max(1, values["max_steps"] // 5))
-    values.setdefault("min_lr", values["lr"] / 100)
-    return Recipe(model=model, **values)
 
 
 def _check(values: dict, processes: int) -> None:
     for name in ("image_size", "batch_size", "max_steps", "lr"):
-        if values[name] <= 0:
+        if values.get(name, 1) <= 0:
             raise ValueError(f"{name}={values[name]} must be above 0")
     if values.get("micro_batch", 1) < 1 or values["batch_size"] < processes:
         raise ValueError(

@@ -16,16 +16,16 @@ LOG, SKIPPED, SAMPLES, TENSORBOARD = "log.jsonl", "skipped", "samples", "tensorb
 
 
 class RunLog:
-    """The open files of one process of a run that goes on after step `start`."""
+    """The open files of one process of a run that goes on after step `start`. folder None: nothing is written."""
 
-    def __init__(self, folder: Path, start: int, *, record_samples: bool = False):
+    def __init__(self, folder: Path | None, start: int, *, record_samples: bool = False):
         self.folder = folder
-        if is_main():
+        if is_main() and folder is not None:
             for path in (folder / LOG, *folder.glob(f"{SKIPPED}/*.jsonl"), *folder.glob(f"{SAMPLES}/*.jsonl")):
                 _cut_back(path, start)
         wait_for_all()
         self._files: dict[Path, IO[str]] = {}
-        self._board = _tensorboard(folder / TENSORBOARD, start) if is_main() else None
+        self._board = _tensorboard(folder / TENSORBOARD, start) if is_main() and folder is not None else None
         self._record = record_samples
 
     def __enter__(self) -> RunLog:
@@ -39,7 +39,7 @@ class RunLog:
 
     def write(self, entry: dict) -> None:
         """One line of the log, by the first process."""
-        if not is_main():
+        if not is_main() or self.folder is None:
             return
         self._append(self.folder / LOG, entry)
         for name, value in entry.items():
@@ -48,6 +48,8 @@ class RunLog:
 
     def samples(self, step: int, names: list[str], skipped: list[tuple[str, str]]) -> None:
         """What a step saw, if samples are recorded, and which of them it had to leave out, with the reason."""
+        if self.folder is None:
+            return
         if self._record:
             self._append(self.folder / SAMPLES / f"rank{rank()}.jsonl", {"step": step, "samples": names})
         for name, reason in skipped:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from catlip_lite.data.batches import BatchSpec, Piece, joined
-from catlip_lite.data.corpus import Corpus, _Chunks
+from catlip_lite.data.corpus import Corpus
+from catlip_lite.data.image_batches import Chunks
 from catlip_lite.data.images import AUGMENTATIONS
 from catlip_lite.data.sample_order import OrderRule
 from catlip_lite.data.shard_table import ShardTable, open_shards
@@ -79,7 +80,7 @@ def test_a_worker_opens_no_shard_twice_before_it_has_done_with_it(vocabulary):
     options = {"rule": rule, "cache_gb": 0, "workers": 12, "processes": 4, "share": 1}
     corpus = Corpus(table, CaptionLabeler(), vocabulary, 224, AUGMENTATIONS["paper"], **options)
     plan = StepPlan(recipe_for("vit_b16", batch_size=2048, micro_batch=512, max_steps=150), 16, rank=1, processes=4)
-    chunks = [chunk for chunk, _, _ in _Chunks(plan.specs(), 12)]
+    chunks = [chunk for chunk, _, _ in Chunks(plan.specs(), 12)]
     for worker in (0, 5, 11):
         opened, opens, met = OrderedDict(), 0, set()
         for chunk in chunks[worker::12]:
@@ -156,7 +157,7 @@ def test_the_first_look_counts_labels_and_gaps(tmp_path, samples, vocabulary, ca
 
 @pytest.mark.parametrize("workers", [2, 3])
 def test_a_batch_of_many_pieces_is_put_together_in_its_own_order(shards, vocabulary, workers, monkeypatch):
-    monkeypatch.setattr("catlip_lite.data.corpus.CHUNK", 16 * 16 / 224**2)  # an image a piece
+    monkeypatch.setattr("catlip_lite.data.image_batches.CHUNK", 16 * 16 / 224**2)  # an image a piece
     corpus = open_corpus(shards, vocabulary, cache_gb=0, workers=workers)
     helped = list(corpus.batches(specs(0, 3, size=12, micro=12)))
     monkeypatch.undo()
@@ -166,7 +167,7 @@ def test_a_batch_of_many_pieces_is_put_together_in_its_own_order(shards, vocabul
 @pytest.mark.parametrize("workers, pieces", [(2, 8), (3, 6)])
 def test_each_worker_takes_neighbouring_pieces(workers, pieces):
     spec = BatchSpec(0, 64 * pieces, 0, 64 * pieces, 224)
-    dealt = [piece.first // 64 for piece, _, _ in _Chunks([spec], workers)]
+    dealt = [piece.first // 64 for piece, _, _ in Chunks([spec], workers)]
     share = pieces // workers
     assert [dealt[w::workers] for w in range(workers)] == [[*range(w * share, (w + 1) * share)] for w in range(workers)]
 
@@ -203,7 +204,7 @@ def test_an_error_in_a_worker_is_told_with_its_place_and_no_worker_stays(shards,
     def broken(*_):
         raise TypeError("a mistake in the program")
 
-    monkeypatch.setattr("catlip_lite.data.corpus.crop_view", broken)
+    monkeypatch.setattr("catlip_lite.data.image_batches.crop_view", broken)
     with pytest.raises(TypeError, match="(?s)worker process.*in broken.*a mistake in the program") as raised:
         next(open_corpus(shards, vocabulary, cache_gb=0, workers=2).batches(specs(0, 50)))
     assert raised.value.__traceback__ is not None  # which holds on to all that was at work

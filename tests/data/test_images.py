@@ -11,8 +11,8 @@ from catlip_lite.data import images as module
 from catlip_lite.data.images import (
     AUGMENTATIONS,
     Augmentation,
+    Evaluation,
     augment,
-    centre_crop,
     colour_transform,
     crop_view,
     decode,
@@ -48,13 +48,68 @@ def test_transparency_becomes_white():
     assert decode(encode(image)).getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_sixteen_bit_grey_is_scaled_to_eight():
-    image = Image.fromarray(np.full((2, 2), 65535, dtype=np.uint16))
-    assert decode(encode(image)).getpixel((0, 0)) == (255, 255, 255)
+def test_half_transparency_is_mixed_with_white():
+    assert decode(encode(Image.new("RGBA", (2, 2), (255, 0, 0, 128)))).getpixel((0, 0)) == (255, 127, 127)
 
 
-def test_cmyk_jpeg_is_read():
-    assert decode(encode(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), "JPEG")).getpixel((4, 4)) == (255, 255, 255)
+def test_transparent_grey_is_mixed_with_white():
+    assert decode(encode(Image.new("LA", (2, 2), (0, 51)))).getpixel((0, 0)) == (204, 204, 204)
+
+
+def test_transparent_colours_of_a_palette_are_white():
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putdata([0, 1])
+    decoded = decode(encode(image, transparency=0))
+    assert (decoded.getpixel((0, 0)), decoded.getpixel((1, 0))) == ((255, 255, 255), (40, 50, 60))
+
+
+@pytest.mark.parametrize(("value", "expected"), [(65535, 255), (0, 0), (32896, 128), (257 * 7, 7)])
+def test_sixteen_bit_grey_is_scaled_to_eight(value, expected):
+    image = Image.fromarray(np.full((2, 2), value, dtype=np.uint16))
+    assert decode(encode(image)).getpixel((0, 0)) == (expected,) * 3
+
+
+def test_bilevel_images_are_black_and_white():
+    image = Image.new("1", (2, 1))
+    image.putpixel((1, 0), 1)
+    decoded = decode(encode(image))
+    assert (decoded.getpixel((0, 0)), decoded.getpixel((1, 0))) == ((0, 0, 0), (255, 255, 255))
+
+
+@pytest.mark.parametrize(
+    ("ink", "rgb"), [((0, 0, 0, 0), (255, 255, 255)), ((0, 255, 255, 0), (255, 0, 0)), ((0,) * 3 + (255,), (0,) * 3)]
+)
+def test_cmyk_jpegs_are_read_whose_adobe_inks_are_inverted(ink, rgb):
+    encoded = encode(Image.new("CMYK", (8, 8), ink), "JPEG", quality=100)
+    assert b"Adobe" in encoded  # whose inks are stored as 255 - ink
+    np.testing.assert_allclose(decode(encoded).getpixel((4, 4)), rgb, atol=2)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_an_animation_is_its_first_frame(kind):
+    first, second = Image.new("RGB", (8, 8), (255, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 255))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    encoded = encode(first, kind, save_all=True, append_images=[second], **options)
+    assert Image.open(io.BytesIO(encoded)).n_frames == 2
+    assert decode(encoded).getpixel((4, 4)) == (255, 0, 0)
+
+
+def test_the_orientation_in_exif_is_not_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    assert decode(encode(gradient(), "JPEG", exif=exif)).size == (400, 250)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"quality": 20}])
+@pytest.mark.parametrize("shape", [(400, 250), (37, 53), (1, 1)])
+def test_jpegs_are_decoded_to_pillows_pixels(shape, options, mode, monkeypatch):
+    pytest.importorskip("simplejpeg")
+    encoded = encode(gradient(*shape).convert(mode), "JPEG", **options)
+    fast = np.asarray(decode(encoded))
+    monkeypatch.setattr(module, "simplejpeg", None)
+    np.testing.assert_array_equal(fast, np.asarray(decode(encoded)))
 
 
 def test_what_is_no_image_is_said_with_its_size():
@@ -62,10 +117,45 @@ def test_what_is_no_image_is_said_with_its_size():
         decode(b"hello")
 
 
-def test_centre_crop_takes_the_middle():
+@pytest.mark.parametrize("kept", [0.999, 0.5])
+def test_a_truncated_jpeg_is_not_decoded(kept):
+    encoded = encode(gradient(), "JPEG")
+    with pytest.raises(ValueError, match="unreadable image of .*truncated"):
+        decode(encoded[: int(len(encoded) * kept)])
+
+
+def test_a_decompression_bomb_is_not_decoded(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400 * 250 // 3)
+    with pytest.raises(ValueError, match="unreadable image of .*DecompressionBomb"):
+        decode(encode(gradient(), "JPEG"))
+
+
+def test_evaluation_takes_the_middle():
     image = Image.new("RGB", (300, 100), "black")
     image.paste("white", (100, 0, 200, 100))
-    assert (centre_crop(image, 32, short_side=32)[:, :, 2:-2] == 255).all()
+    assert (Evaluation(32, short_side=32).view(image)[:, :, 2:-2] == 255).all()
+
+
+@pytest.mark.parametrize(("size", "short_side"), [(224, 232), (32, 33), (383, 397), (384, 384), (512, 512)])
+def test_evaluations_short_side_is_the_references(size, short_side):
+    assert Evaluation(size).resized_short_side == short_side
+
+
+@pytest.mark.parametrize("shape", [(500, 375), (333, 500), (232, 232), (233, 640), (1001, 232), (90, 61), (7, 400), (512, 513)])
+@pytest.mark.parametrize(("size", "short_side"), [(224, None), (512, None), (224, 256), (60, 61), (33, 40)])
+def test_evaluation_is_torchvisions_resize_and_centre_crop(shape, size, short_side):
+    transforms = pytest.importorskip("torchvision.transforms")
+    pixels = np.random.default_rng(0).integers(0, 256, (shape[1], shape[0], 3), dtype=np.uint8)
+    image, ours = Image.fromarray(pixels), Evaluation(size, short_side)
+    resize = transforms.Resize(ours.resized_short_side, transforms.InterpolationMode.BILINEAR)
+    theirs = transforms.CenterCrop(size)(resize(image))
+    np.testing.assert_array_equal(ours.view(image).permute(1, 2, 0).numpy(), np.asarray(theirs))
+
+
+@pytest.mark.parametrize(("size", "short_side"), [(0, None), (224, 200)])
+def test_a_crop_larger_than_the_resized_image_is_refused(size, short_side):
+    with pytest.raises(ValueError, match=f"image_size={size}, short_side={short_side}: the crop must be"):
+        Evaluation(size, short_side)
 
 
 def test_no_augmentation_gives_the_image_itself():

@@ -10,7 +10,7 @@ from PIL import Image
 
 import catlip_lite
 from catlip_lite.labels import Vocabulary
-from catlip_lite.models import create_vit, save_pretrained, zero_shot_scores
+from catlip_lite.models import PretrainedModel, create_vit, save_pretrained
 
 
 @pytest.fixture
@@ -151,20 +151,6 @@ def test_tags_are_the_most_probable_synsets_in_order(folder, make_png):
     np.testing.assert_allclose([p for _, _, p in tags], 1 / (1 + np.exp(-logits[0][best])), rtol=1e-5)
 
 
-def test_zero_shot_takes_off_the_log_prior_odds():
-    vocabulary = Vocabulary(["n07739125", "n02084071"], [90, 10], num_captions=100)
-    logits = np.array([[2.0, 1.0]], np.float32)
-    scores = zero_shot_scores(logits, [np.array([0]), np.array([1])], vocabulary)
-    np.testing.assert_allclose(scores, [[2 - np.log(9), 1 + np.log(9)]], rtol=1e-5)
-
-
-def test_a_label_of_several_synsets_scores_their_mean_and_one_of_none_minus_infinity():
-    vocabulary = Vocabulary(["n07739125", "n02084071"], [50, 50], num_captions=100)
-    logits = np.array([[3.0, 1.0]], np.float32)
-    scores = zero_shot_scores(logits, [np.array([0, 1]), np.array([], int)], vocabulary)
-    assert scores.tolist() == [[2.0, -np.inf]]
-
-
 def test_zero_shot_accepts_synonyms_and_refuses_strangers_by_name(folder, make_png):
     model = catlip_lite.load(folder)
     assert model.zero_shot(make_png(), ["domestic dog", "apple"]).shape == (2,)
@@ -194,3 +180,101 @@ def test_a_folder_from_before_stems_were_stored_has_the_models_own(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in ("stem", "pooling")}))
     assert catlip_lite.load(folder).network.patch_embed.conv1.kernel_size == (3, 3)
+
+
+# --- scoring names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def animals():
+    """A model that knows a puppy, a pug and a cat, and answers them with 1, 3 and 0, less their log prior odds."""
+    vocabulary = Vocabulary(["n01322604", "n02110958", "n02121620"], [10, 30, 20], num_captions=100)
+    network = create_vit("vit_nano8", num_classes=3, image_size=16)
+    with torch.no_grad():
+        network.head.weight.zero_()
+        network.head.bias.copy_(torch.tensor([1.0, 3.0, 0.0]) + torch.from_numpy(vocabulary.log_prior_odds()))
+    return PretrainedModel(network, vocabulary, {"image_size": 16}, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "dog"),
+    [
+        ({}, (11 * 1 + 31 * 3) / 42),  # both are hyponyms of dog, weighted by captions, none of them at zero
+        ({"borrow": "similar"}, (1 + 3) / 2),  # both are its children
+        ({"borrow": "similar", "min_similarity": 0.2}, (0.5 * 1 + 0.5 * 3 + 0.2 * 0) / 1.2),  # the cat is four steps away
+    ],
+)
+def test_a_name_that_the_vocabulary_lacks_scores_as_what_it_borrows(animals, make_png, options, dog):
+    np.testing.assert_allclose(animals.zero_shot(make_png(), ["dog", "cat"], **options), [dog, 0.0], atol=1e-5)
+
+
+def test_zero_shot_without_the_prior_leaves_the_logits_as_they_are(animals, make_png):
+    scores = animals.zero_shot(make_png(), ["pug", "cat"], prior_corrected=False)
+    np.testing.assert_allclose(scores, animals.head_logits(np.zeros((1, 192), np.float32))[0, [1, 2]], atol=1e-5)
+
+
+# --- what the network sees ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mean", "std"), [(None, None), ((0.5, 0.25, 0.125), (0.5, 0.25, 2.0))])
+def test_the_network_sees_pixels_over_255_less_the_mean_over_the_std(tmp_path, vocabulary, mean, std):
+    network = create_vit("vit_nano8", num_classes=4, image_size=16)
+    facts = {"model": "vit_nano8", "image_size": 16, "mean": mean, "std": std}
+    model = catlip_lite.load(save_pretrained(tmp_path, network.state_dict(), vocabulary, **facts), "cpu")
+    seen = []
+    forward = model.network.forward_features
+    model.network.forward_features = lambda images: seen.append(images) or forward(images)
+    views = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16), dtype=np.uint8))
+    model.embed(views)
+    expected = views.double() / 255
+    if mean:
+        expected = (expected - torch.tensor(mean).double()[:, None, None]) / torch.tensor(std).double()[:, None, None]
+    torch.testing.assert_close(seen[0], expected.float(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"mean": [0.5, 0.5, 0.5]},
+        {"std": [0.5, 0.5, 0.5]},
+        {"mean": [0.5], "std": [0.5]},
+        {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0, 0.2]},
+    ],
+)
+def test_half_a_mean_and_std_is_refused_before_anything_is_written(tmp_path, vocabulary, facts):
+    with pytest.raises(ValueError, match=r"must be three numbers each, a colour each, std above 0; or both None"):
+        save_pretrained(tmp_path / "new", {}, vocabulary, model="vit_nano8", image_size=16, **facts)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "short_side", "resized"), [(224, None, 232), (512, None, 512), (16, None, 17), (224, 256, 256)]
+)
+def test_evaluation_resizes_to_the_references_short_side_or_the_models_own(vocabulary, size, short_side, resized):
+    network = create_vit("vit_nano8", num_classes=4, image_size=16)
+    config = {"model": "vit_nano8", "image_size": size, "short_side": short_side}
+    assert PretrainedModel(network, vocabulary, config, "cpu").evaluation.resized_short_side == resized
+
+
+def test_the_short_side_comes_back_and_views_are_cut_from_it(tmp_path, vocabulary):
+    network = create_vit("vit_nano8", num_classes=4, image_size=16)
+    facts = {"model": "vit_nano8", "image_size": 16, "short_side": 32}
+    model = catlip_lite.load(save_pretrained(tmp_path, network.state_dict(), vocabulary, **facts), "cpu")
+    pixels = np.arange(32 * 32 * 3, dtype=np.uint32).reshape(32, 32, 3).astype(np.uint8)
+    assert np.array_equal(model.views(pixels)[0].permute(1, 2, 0).numpy(), pixels[8:24, 8:24])
+
+
+# --- logits of stored features ------------------------------------------------------------------------------------------------
+
+
+def test_logits_of_features_are_those_of_their_images(loaded, pictures):
+    features, logits = loaded.outputs(pictures)
+    np.testing.assert_allclose(loaded.head_logits(features), logits, atol=1e-6)
+    np.testing.assert_allclose(loaded.head_logits(features, [3, 1]), logits[:, [3, 1]], atol=1e-6)
+
+
+def test_more_features_than_are_scored_at_a_time_keep_their_order(loaded, monkeypatch):
+    features = np.random.default_rng(0).normal(size=(11, 192)).astype(np.float32)
+    whole = loaded.head_logits(features)
+    monkeypatch.setattr("catlip_lite.models.pretrained.FEATURES_AT_ONCE", 4)
+    np.testing.assert_allclose(loaded.head_logits(features), whole, atol=1e-6)

@@ -1,9 +1,11 @@
 """What notebook 04 calls: a vocabulary found or made, a run trained, continued or recognised as finished."""
 
+import numpy as np
 import pytest
 
 import catlip_lite
-from catlip_lite.data.labelled import load_labelled
+from catlip_lite.data.images import Evaluation
+from catlip_lite.data.labelled import all_views, load_labelled
 from catlip_lite.data.shards import write_shards
 from catlip_lite.labels import CaptionLabeler, Vocabulary
 from catlip_lite.tasks import pretrain as task
@@ -54,7 +56,7 @@ def test_the_run_of_other_shards_is_not_moved_away(tmp_path, shards, samples, vo
     start(tmp_path, shards, vocabulary)
     (tmp_path / "pretrain" / "model.safetensors").unlink()
     write_shards(samples[:20], shards, samples_per_shard=16)
-    with pytest.raises(ValueError, match="begun with other shards or other numbers of samples"):
+    with pytest.raises(ValueError, match="begun with other data or other numbers of samples"):
         start(tmp_path, shards, vocabulary)
     assert (tmp_path / "pretrain" / "checkpoints" / "step_00000004").is_dir()
 
@@ -66,17 +68,49 @@ def test_the_head_starts_at_the_log_prior_odds_or_the_given_bias(vocabulary):
     assert paper.head.bias.tolist() == [0, 0, 0, 0]
 
 
-def test_zero_shot_counts_the_images_it_leaves_out(tmp_path, shards, vocabulary):
+def test_zero_shot_counts_the_images_it_leaves_out(tmp_path, shards, vocabulary, make_png):
     model = start(tmp_path, shards, vocabulary)
-    images = load_labelled(shards, 16)
-    images.labels[:6] = "zebra"
-    accuracy = task.zero_shot_accuracy(model, images)
-    assert (accuracy["classes"], accuracy["images"], accuracy["left out"]) == (4, 18, 6)
+    (tmp_path / "zebras" / "zebra").mkdir(parents=True)
+    (tmp_path / "zebras" / "dog").mkdir()
+    for path in ("zebra/1.png", "zebra/2.png", "dog/1.png"):
+        (tmp_path / "zebras" / path).write_bytes(make_png())
+    accuracy = task.zero_shot_accuracy(model, load_labelled([str(shards), str(tmp_path / "zebras")]))
+    assert (accuracy["classes"], accuracy["images"], accuracy["left out"]) == (4, 25, 2)
+
+
+def test_zero_shot_is_over_the_labels_that_the_images_have(tmp_path, shards, vocabulary):
+    model = start(tmp_path, shards, vocabulary)
+    images = load_labelled(shards)
+    assert task.zero_shot_accuracy(model, images.take(np.isin(images.labels, ["cat", "dog"])))["classes"] == 2
+
+
+def test_zero_shot_scores_are_those_of_the_whole_batch(tmp_path, shards, vocabulary):
+    model, images = start(tmp_path, shards, vocabulary), load_labelled(shards)
+    _, logits = model.outputs(all_views(images, model.evaluation)[1])
+    columns = [vocabulary.names.index(name) for name in images.classes]
+    corrected = (logits - vocabulary.log_prior_odds())[:, columns]
+    expected = (corrected.argmax(axis=1) == images.indices).mean()
+    assert task.zero_shot_accuracy(model, images)["top-1"] == pytest.approx(expected)
 
 
 def test_nearest_pixels_finds_the_same_picture(shards):
-    images = load_labelled(shards, 16)
-    assert task.nearest_pixels_accuracy(images, images) == 1.0
+    images = load_labelled(shards)
+    assert task.nearest_pixels_accuracy(images, images, Evaluation(16)) == 1.0
+
+
+def test_nearest_pixels_takes_the_label_of_the_nearest_colour(tmp_path, make_png):
+    reds = {"train/dark": 40, "train/bright": 200, "test/dark": 60, "test/bright": 90}
+    for folder, red in reds.items():
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.png").write_bytes(make_png((red, 0, 0)))
+    train, test = (load_labelled(tmp_path / name) for name in ("train", "test"))
+    assert task.nearest_pixels_accuracy(train, test, Evaluation(8)) == 0.5  # the bright one of 90 is nearer to 40 than to 200
+
+
+def test_first_test_views_come_with_their_labels(tmp_path, shards, vocabulary):
+    views, labels = task.first_test_views(start(tmp_path, shards, vocabulary), load_labelled(shards), 3)
+    assert views.shape == (3, 3, 16, 16)
+    assert labels.tolist() == ["apple", "dog", "cat"]
 
 
 def test_unknown_augmentation_lists_the_known_ones(tmp_path, shards, vocabulary):

@@ -43,7 +43,9 @@ def run(corpus, folder, stop_at=None, options=None, stop=None, model="vit_nano8"
             (stop or _interrupt)()
 
     chosen = RunOptions(torch.device("cpu"), **{**OPTIONS, **(options or {})})
-    return train(network, create_loss(recipe.loss, vocabulary), corpus, recipe, Path(folder), chosen, on_log=on_log)
+    return train(
+        network, create_loss(recipe.loss, vocabulary), corpus, recipe, Path(folder) if folder else None, chosen, on_log=on_log
+    )
 
 
 def _interrupt():

@@ -7,10 +7,11 @@ import pytest
 import torch
 from runs import open_corpus, read_log, run
 
+from catlip_lite.data.batches import Batch
 from catlip_lite.data.images import AUGMENTATIONS
 from catlip_lite.data.shards import write_shards
 from catlip_lite.training.checkpoints import latest_facts
-from catlip_lite.training.loop import Learner
+from catlip_lite.training.loop import Learner, Training, train_step
 from catlip_lite.training.losses import bce
 
 EVERYTHING = {
@@ -85,6 +86,40 @@ def test_the_stem_gets_pixels_with_their_channels_side_by_side():
     learner(images, none, none, torch.ones(2), torch.zeros(()))
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(seen[0], images / 255)
+
+
+def test_colours_are_normalised_after_range_augment_and_just_before_the_network():
+    seen = []
+    normalise = ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    learner = Learner(lambda images: seen.append(images) or torch.zeros(2, 7), bce, normalise=normalise)
+    images, none = torch.arange(96, dtype=torch.uint8).view(2, 3, 4, 4), torch.zeros(0, dtype=torch.int64)
+    learner(images, none, none, torch.ones(2), torch.zeros(()))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in normalise)
+    torch.testing.assert_close(seen[0], (images / 255 - mean) / std)
+    assert not learner.state_dict()
+
+
+def test_each_group_learns_at_its_own_rate():
+    network = torch.nn.Linear(1, 1)
+    groups = [{"params": [network.weight], "lr_scale": 0.5}, {"params": [network.bias]}]
+    optimiser = torch.optim.AdamW(groups, lr=0.0)
+    training = Training(network, network, lambda *_: network(torch.ones(1, 1)).sum(), optimiser, None, torch.float32)
+    none = torch.zeros(0, dtype=torch.int64)
+    train_step(training, [Batch(torch.zeros(1), none, none, torch.ones(1), [], [])], [0], torch.zeros(()), 0.1, 1.0)
+    assert [group["lr"] for group in optimiser.param_groups] == [0.05, 0.1]
+
+
+def test_without_checkpoints_and_folder_nothing_is_written_and_the_outcome_is_the_same(corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    silent = run(corpus, None, options={"checkpoint_every": None})
+    assert not list(tmp_path.glob("*.json*"))
+    written = run(corpus, tmp_path / "written")
+    assert all(torch.equal(silent[name], written[name]) for name in written)
+
+
+def test_checkpoints_without_a_folder_are_refused(corpus):
+    with pytest.raises(ValueError, match="without a folder there is no place for checkpoints"):
+        run(corpus, None)
 
 
 def test_activation_checkpointing_changes_nothing(corpus, tmp_path):

@@ -51,6 +51,26 @@ DENSE = {
 }
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_softmax_of_single_labels_is_torchs_cross_entropy_with_its_gradient(smoothing):
+    logits, labels = some_logits(), torch.tensor([2, 9, 0, 5])
+    ours = create_loss("softmax", label_smoothing=smoothing)(logits, labels, torch.arange(4))
+    theirs = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+    torch.testing.assert_close(ours, theirs)
+    gradients = [torch.autograd.grad(loss.sum(), logits)[0] for loss in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_smoothing_leaves_an_image_without_a_label_out():
+    smoothed = create_loss("softmax", label_smoothing=0.1)(some_logits(), INDICES, ROWS)
+    assert smoothed[2] == 0 < smoothed[0]
+
+
+def test_smoothing_another_loss_is_refused():
+    with pytest.raises(ValueError, match="label_smoothing=0.1 belongs to softmax: loss='bce' takes 0"):
+        create_loss("bce", label_smoothing=0.1)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_each_image_gets_the_loss_of_its_dense_definition(name):
     logits = some_logits()

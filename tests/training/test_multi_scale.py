@@ -32,6 +32,24 @@ def test_buckets_have_about_the_papers_mean_size_and_mean_batch():
     np.testing.assert_allclose(buckets, paper, rtol=0.03)
 
 
+@pytest.mark.parametrize(
+    ("base", "kind", "sizes"),
+    [
+        (224, "finetune", range(128, 321, 32)),
+        (512, "finetune", range(256, 513, 32)),
+        (32, "finetune", range(24, 49, 8)),
+    ],
+)
+def test_fine_tuning_has_seven_sizes_around_224_nine_up_to_512_and_four_around_the_demos_32(base, kind, sizes):
+    assert [scale.size for scale in scales(base, kind, 64, patch=8 if base == 32 else 16)] == list(sizes)
+
+
+def test_coco_has_25_sizes_from_256_to_768_in_batches_of_as_many_pixels():
+    found = scales(512, "multi_label", 32)
+    assert (len(found), found[0], found[-1]) == (25, Scale(256, 128), Scale(768, 14))
+    assert Scale(512, 32) in found
+
+
 @pytest.mark.parametrize("kind", ["paper", "buckets"])
 @pytest.mark.parametrize(
     ("size", "patch", "micro_batch"), [(224, 16, 256), (224, 14, 96), (64, 8, 32), (32, 8, 64), (448, 16, 1)]

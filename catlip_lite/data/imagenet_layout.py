@@ -1,0 +1,168 @@
+"""ImageNet-1k as it is downloaded: the official tars, read in place, and the flat validation folder → `LabelledImages`.
+
+Classes are WNIDs, sorted: the order of all published classifiers. The labels of the validation images come from the development
+kit (`ILSVRC2012_devkit_t12`, unpacked or as .tar.gz) or from Kaggle's `LOC_val_solution.csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from .image_files import Names, TarMembers
+from .index_cache import cached_index
+from .labelled_images import LabelledImages, labelled_images, some
+from .loose_files import images_below, loose_images
+from .shard_members import file_places, nested_file_places
+
+TRAIN_TAR, VAL_TAR = re.compile(r"ILSVRC2012_img_train.*\.tar"), re.compile(r"ILSVRC2012_img_val.*\.tar")
+CLASS_TAR = re.compile(r"(n\d{8})\.tar")
+VAL_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
+DEVKIT, SOLUTION = "ILSVRC2012_devkit_t12", "LOC_val_solution.csv"
+GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+LEVELS_UP = 4  # from Kaggle's ILSVRC/Data/CLS-LOC/val to the folder that holds its tables
+
+
+def is_imagenet_tar(path: Path) -> bool:
+    """Whether it is one of the two official tars, by its name."""
+    return bool(TRAIN_TAR.fullmatch(path.name) or VAL_TAR.fullmatch(path.name))
+
+
+def imagenet_tar_images(path: Path) -> LabelledImages:
+    """The images of an official tar: training's tar of a thousand tars, or validation's."""
+    if VAL_TAR.fullmatch(path.name):
+        table = cached_index(path, "tar", lambda: _table(_of_file(path, file_places)))
+        labels = validation_labels(path.parent)
+        return _of_tars([path], [table], [_validation_label(name, labels) for name in _names(table)])
+    table = cached_index(path, "tar of tars", lambda: _table(_of_file(path, _nested_places)))
+    return _of_tars([path], [table], [name.split("/")[0] for name in _names(table)])
+
+
+def class_tar_images(paths: list[Path]) -> LabelledImages:
+    """The images of training's inner tars, n01440764.tar and so on, unpacked from the large one."""
+    tables = [cached_index(path, "tar", lambda path=path: _table(_of_file(path, file_places))) for path in paths]
+    labels = [CLASS_TAR.fullmatch(path.name)[1] for path, table in zip(paths, tables, strict=True) for _ in table["places"]]
+    return _of_tars(paths, tables, labels)
+
+
+def is_flat_validation(folder: Path) -> bool:
+    """Whether ILSVRC2012_val_00000001.JPEG and the like lie in the folder itself."""
+    return any(VAL_IMAGE.fullmatch(path.name) for path in folder.glob("ILSVRC2012_val_*"))
+
+
+def flat_validation_images(folder: Path) -> LabelledImages:
+    """The validation images of a folder that holds them side by side."""
+    labels = validation_labels(folder)
+    files = [file for file in images_below(folder, "", depth=0) if VAL_IMAGE.fullmatch(file[0]) and file[1] > 0]
+    classes = sorted(set(labels.values()))
+    place = {wnid: i for i, wnid in enumerate(classes)}
+    return loose_images(folder, classes, np.array([place[_validation_label(file[0], labels)] for file in files]), files)
+
+
+def _of_file(path: Path, find: Callable) -> list[tuple[str, tuple[int, int]]]:
+    with open(path, "rb") as file:
+        return find(file, str(path))
+
+
+def _nested_places(file, name: str) -> list[tuple[str, tuple[int, int]]]:
+    found = []
+    for inner, place in file_places(file, name):
+        match = CLASS_TAR.fullmatch(PurePosixPath(inner).name)
+        if match is None:
+            raise ValueError(f"{name} holds {inner}, where n01440764.tar and the like are expected: download it again")
+        found += [(f"{match[1]}/{image}", at) for image, at in nested_file_places(file, f"{name}:{inner}", place)]
+    return found
+
+
+def _table(files: list[tuple[str, tuple[int, int]]]) -> dict[str, np.ndarray]:
+    names = "\n".join(name for name, _ in files)
+    places = np.array([place for _, place in files], dtype=np.int64).reshape(-1, 2)
+    return {"places": places, "names": np.frombuffer(names.encode("utf-8", "surrogateescape"), np.uint8)}
+
+
+def _names(table: dict[str, np.ndarray]) -> list[str]:
+    return table["names"].tobytes().decode("utf-8", "surrogateescape").split("\n") if len(table["places"]) else []
+
+
+def _of_tars(paths: list[Path], tables: list[dict[str, np.ndarray]], labels: list[str]) -> LabelledImages:
+    names, places = [name for table in tables for name in _names(table)], np.concatenate([t["places"] for t in tables])
+    tar = np.repeat(np.arange(len(paths), dtype=np.int32), [len(table["places"]) for table in tables])
+    if not names:
+        raise ValueError(f"{some(paths)}: no image in there: download it again")
+    classes, indices = np.unique(np.array(labels), return_inverse=True)
+    packed = Names.of(names)
+    times = [path.stat().st_mtime_ns for path in paths]
+    files = TarMembers(tuple(map(str, paths)), tuple(times), tar, places, packed)
+    return labelled_images(files, classes.tolist(), indices, [packed.text, places, np.array(times)[tar]])
+
+
+# --- the labels of the validation images --------------------------------------------------------------------------------------
+
+
+def validation_labels(folder: Path) -> dict[int, str]:
+    """WNID of each validation image by its number (1 to 50,000), from a development kit or solution file here or above.
+
+    Raises FileNotFoundError, naming both, if there is neither.
+    """
+    folder = folder.resolve()
+    for base in [folder, *list(folder.parents)[:LEVELS_UP]]:
+        for kit in (base / DEVKIT, base):
+            if (kit / "data" / GROUND_TRUTH).is_file() and (kit / "data" / "meta.mat").is_file():
+                data = kit / "data"
+                return _labels_of_kit((data / GROUND_TRUTH).read_text(), (data / "meta.mat").read_bytes(), kit)
+        archive = next((path for path in (base / f"{DEVKIT}.tar.gz", base / f"{DEVKIT}.tgz") if path.is_file()), None)
+        if archive is not None:
+            return _labels_of_archive(archive)
+        if (base / SOLUTION).is_file():
+            return _labels_of_solution(base / SOLUTION)
+    raise FileNotFoundError(
+        f"{folder}: the labels of ImageNet's validation images are not here: put {DEVKIT}.tar.gz (or unpacked) or Kaggle's "
+        f"{SOLUTION} beside them"
+    )
+
+
+def _validation_label(name: str, labels: dict[int, str]) -> str:
+    match = VAL_IMAGE.fullmatch(PurePosixPath(name).name)
+    if match is None or int(match[1]) not in labels:
+        raise ValueError(f"{name} is no validation image with a label: they are called ILSVRC2012_val_00000001.JPEG and so on")
+    return labels[int(match[1])]
+
+
+def _labels_of_archive(archive: Path) -> dict[int, str]:
+    found = {}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            name = PurePosixPath(member.name).name
+            if name in (GROUND_TRUTH, "meta.mat"):
+                found[name] = tar.extractfile(member).read()
+    if len(found) < 2:
+        raise ValueError(f"{archive} lacks {GROUND_TRUTH} or meta.mat: download it again")
+    return _labels_of_kit(found[GROUND_TRUTH].decode(), found["meta.mat"], archive)
+
+
+def _labels_of_kit(truth: str, meta: bytes, where: Path) -> dict[int, str]:
+    """Numbers of the ground truth are the kit's own (ILSVRC2012_ID), not those of the sorted WNIDs."""
+    try:
+        from scipy.io import loadmat
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(f"{where}: meta.mat is read by scipy: run `pip install scipy`") from None
+    synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+    wnids = {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in synsets if int(one["num_children"]) == 0}
+    codes = [int(line) for line in truth.split()]
+    unknown = set(codes) - set(wnids)
+    if unknown:
+        raise ValueError(f"{where}: classes {some(sorted(unknown))} of {GROUND_TRUTH} are not in meta.mat: download it again")
+    return {number: wnids[code] for number, code in enumerate(codes, start=1)}
+
+
+def _labels_of_solution(path: Path) -> dict[int, str]:
+    """Kaggle's lines: ILSVRC2012_val_00048981,n03995372 85 1 499 272 (class, then the boxes)."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [(row["ImageId"], row["PredictionString"]) for row in csv.DictReader(file)]
+    return {int(name.removesuffix(".JPEG")[-8:]): boxes.split()[0] for name, boxes in rows}

@@ -1,0 +1,144 @@
+"""Label values as files hold them (names, numbers, lists of either) → classes and indices; selection by `#field=value`."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .image_files import ImageFiles
+from .labelled_images import LabelledImages, labelled_images, ordered_classes, refuse_alike, some
+
+logger = logging.getLogger(__name__)
+
+CLASS_LISTS = ("classes.txt", "classnames.txt")
+MISSING = "missing"  # the option of an address that is no field
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What stands behind the # of an address. wanted: (field, value) pairs, all of which must hold; skip_missing: files that
+    are not there are left out."""
+
+    wanted: tuple[tuple[str, str], ...] = ()
+    skip_missing: bool = False
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields that it looks at."""
+        return [name for name, _ in self.wanted]
+
+    @classmethod
+    def parse(cls, text: str) -> Selection:
+        """Of "split=train" or "split=train&missing=skip". Raises ValueError for anything else."""
+        wanted, skip = [], False
+        for part in text.split("&") if text else []:
+            name, equals, value = part.partition("=")
+            if not (name and equals) or (name == MISSING and value != "skip"):
+                raise ValueError(f"#{text}: write field=value, e.g. #split=train, or missing=skip; several are joined by &")
+            if name == MISSING:
+                skip = True
+            else:
+                wanted.append((name, value))
+        return cls(tuple(wanted), skip)
+
+    def rows(self, values: dict[str, Sequence], where: str, there: str) -> np.ndarray:
+        """Which samples have the wanted values, bool [N]. Raises ValueError if none has."""
+        kept = None
+        for name, value in self.wanted:
+            found = [_text(v) for v in values[name]]
+            if all(v is None for v in found):
+                raise ValueError(f"{where}: no sample has {name!r} {there}")
+            here = np.array([v == value for v in found], dtype=bool)
+            if not here.any():
+                counts = ", ".join(f"{v} ({n:,})" for v, n in Counter(v for v in found if v is not None).most_common(8))
+                raise ValueError(f"{where}: no sample has {name}={value}: its values are {counts}")
+            kept = here if kept is None else kept & here
+        if kept is not None and not kept.any():
+            raise ValueError(f"{where}: no sample has {' and '.join('='.join(pair) for pair in self.wanted)}")
+        return np.ones(len(next(iter(values.values()))), bool) if kept is None else kept
+
+
+def from_values(
+    files: ImageFiles,
+    values: dict[str, list],
+    *,
+    where: str,
+    label_field: str,
+    group_field: str,
+    selection: Selection,
+    there: str,
+    names_of_numbers: Sequence[str] | None,
+    stamps: Sequence[np.ndarray | bytes],
+) -> LabelledImages:
+    """Labelled images of label values: names, numbers (of `names_of_numbers`, or names themselves) or lists of either.
+
+    values: of each field, a value an image; None where it has none. where, there: for messages, the address and where fields
+    are kept. stamps: see `labelled_images`. Images without a label are left out and counted.
+    """
+    kept = selection.rows(values, where, there)
+    labels = values[label_field]
+    has_label = np.array([label is not None and label != "" for label in labels], dtype=bool)
+    if not has_label[kept].any():
+        raise ValueError(f"{where}: no image has a label: its samples need {label_field!r} {there}")
+    unlabelled = int((kept & ~has_label).sum())
+    if unlabelled:
+        logger.warning("%s: %s of %s images have no label and are left out", where, f"{unlabelled:,}", f"{kept.sum():,}")
+    rows = np.flatnonzero(kept & has_label)
+    labels = [labels[i] for i in rows.tolist()]
+    lists = sum(isinstance(label, list) for label in labels)
+    if 0 < lists < len(labels):
+        raise ValueError(
+            f"{where}: {label_field!r} is a list for {lists:,} images and a single label for {len(labels) - lists:,}: give all "
+            "of them lists, or none"
+        )
+    groups = [_text(values[group_field][i]) or "" for i in rows.tolist()] if group_field in values else None
+    if lists:
+        labels = [[one for one in dict.fromkeys(label) if one is not None and one != ""] for label in labels]
+    flat = [one for label in labels for one in label] if lists else labels
+    classes, indices = class_indices(flat, where, names_of_numbers)
+    counts = [len(label) for label in labels] if lists else None
+    if len(rows) < len(files):
+        files = files.take(rows)
+    return labelled_images(files, classes, indices, [*stamps, rows], counts=counts, groups=groups)
+
+
+def class_indices(labels: Sequence, where: str, names_of_numbers: Sequence[str] | None) -> tuple[list[str], np.ndarray]:
+    """Class names and the index of each label: names are ordered, numbers take the given names in their order."""
+    numbers = [label for label in labels if isinstance(label, (int, np.integer)) and not isinstance(label, bool)]
+    if names_of_numbers is not None and len(numbers) == len(labels):
+        classes = distinct(names_of_numbers, where)
+        indices = np.array(labels, dtype=np.int64)
+        if len(indices) and not (indices.min() >= 0 and indices.max() < len(classes)):
+            raise ValueError(
+                f"{where}: labels go from {indices.min()} to {indices.max()}, but {len(classes):,} class names are given"
+            )
+        return classes, indices
+    names = [str(label) for label in labels]
+    classes = ordered_classes(names)
+    refuse_alike(classes, where)
+    place = {name: i for i, name in enumerate(classes)}
+    return classes, np.fromiter((place[name] for name in names), np.int64, len(names))
+
+
+def class_list(folder: Path) -> list[str] | None:
+    """The names of numbered classes, a line each, in the classes.txt or classnames.txt that lies in a folder; None without."""
+    path = next((folder / name for name in CLASS_LISTS if (folder / name).is_file()), None)
+    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()] if path else None
+
+
+def distinct(names: Sequence[str], where: str) -> list[str]:
+    """A given list of class names, as it is. Raises ValueError if two are the same, or differ in spelling alone."""
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ValueError(f"{where}: class name(s) given twice: {some(twice)}: write them apart")
+    refuse_alike(names, where)
+    return list(names)
+
+
+def _text(value) -> str | None:
+    return None if value is None else str(value)

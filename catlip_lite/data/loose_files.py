@@ -1,0 +1,88 @@
+"""Loose image files: found below a folder or looked up by name, with size and time of change, many side by side."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from .image_files import LooseFiles, Names
+from .label_values import Selection
+from .labelled_images import LabelledImages, labelled_images, some
+
+logger = logging.getLogger(__name__)
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SCANS = 8  # side by side: on network disks each waits for its server
+FILES_A_SCAN = 1000
+
+FileFacts = tuple[str, int, int]  # relative path, bytes, time of change in ns
+
+
+def loose_images(folder: Path, classes: list[str], indices: np.ndarray, files: list[FileFacts], **labels) -> LabelledImages:
+    """Labelled images of files below a folder. labels: what else `labelled_images` takes."""
+    paths = Names.of([file[0] for file in files])
+    facts = np.array([file[1:] for file in files], dtype=np.int64)
+    return labelled_images(LooseFiles(str(folder), paths), classes, indices, [paths.text, facts], **labels)
+
+
+def images_below(folder: Path, name: str, depth: int = 1) -> list[FileFacts]:
+    """The image files of `folder/name` and, one folder deeper, of its folders, sorted; hidden ones are passed over."""
+    found = []
+    for entry in os.scandir(folder / name):
+        if entry.name.startswith("."):
+            continue
+        path = f"{name}/{entry.name}" if name else entry.name
+        if entry.name.lower().endswith(EXTENSIONS):
+            found.append((path, *_facts(entry.path)))
+        elif depth and entry.is_dir():
+            found += images_below(folder, path, depth - 1)
+    return sorted(found)
+
+
+def scan_folders(folder: Path, names: Sequence[str]) -> list[list[FileFacts]]:
+    """`images_below` of several of its folders."""
+    with ThreadPoolExecutor(SCANS) as pool:
+        return list(pool.map(lambda name: images_below(folder, name), names))
+
+
+def present_files(folder: Path, names: Sequence[str], selection: Selection, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Size and time of change of the named files that are there and not empty, int64 [n, 2], and which they are, int64 [n].
+
+    Files of zero bytes are left out with a warning; so are missing ones if `selection` says so, else FileNotFoundError tells
+    how many are missing, and which first.
+    """
+    parts = [names[start : start + FILES_A_SCAN] for start in range(0, len(names), FILES_A_SCAN)]
+    with ThreadPoolExecutor(SCANS) as pool:
+        looked = pool.map(lambda part: [_facts(os.path.join(folder, name)) for name in part], parts)
+        facts = np.array([fact for part in looked for fact in part], dtype=np.int64).reshape(-1, 2)
+    missing, hollow = np.flatnonzero(facts[:, 0] < 0), np.flatnonzero(facts[:, 0] == 0)
+    if len(missing):
+        told = f"{where}: {len(missing):,} of {len(names):,} images ({len(missing) / len(names):.1%}) are not in {folder}"
+        told += f" (the first: {some([names[i] for i in missing[:3]])})"
+        if len(missing) == len(names):
+            raise FileNotFoundError(f"{told}: put the images there; relative paths count from there")
+        if not selection.skip_missing:
+            raise FileNotFoundError(f"{told}: add them, or go on without them by adding #missing=skip to the address")
+        logger.warning("%s and are left out", told)
+    if len(hollow):
+        logger.warning(
+            "%s: %d file(s) of zero bytes are left out: %s", where, len(hollow), some([names[i] for i in hollow[:5]])
+        )
+    there = np.flatnonzero(facts[:, 0] > 0)
+    if not len(there):
+        raise ValueError(f"{where}: none of its {len(names):,} images has any bytes")
+    return facts[there], there
+
+
+def _facts(path: str) -> tuple[int, int]:
+    """Bytes and time of change; -1, 0 if it is not there."""
+    try:
+        facts = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):  # also a link that leads nowhere
+        return -1, 0
+    return facts.st_size, facts.st_mtime_ns

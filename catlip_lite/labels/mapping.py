@@ -1,0 +1,227 @@
+"""The class names of any labelled data set → a label set, and the table in which a person reads and corrects what they mean.
+
+`map_classes` recognises known benchmarks, asks WordNet for other names and takes a person's corrections; `write_mapping` writes
+what each class means and borrows as CSV, whose columns label,wnids are such corrections. Runs without torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from ..artefacts import atomic_path
+from .borrowing import Borrowed
+from .label_sets import LabelSet
+from .labeler import name_to_wnids
+from .vocabulary import Vocabulary
+from .wordnet import load_nouns
+
+NAMED_SETS = ("imagenet-1k", "places365", "coco-80", "ade20k-150", "caltech-101")  # those that names alone may tell
+KNOWN_SHARE = 0.95  # of the classes must be in a set: data may have a class of their own, such as a background
+COVERED_SHARE = 0.5  # of the set must be among the classes: cat, dog and mouse are names of COCO's, but not COCO
+MAPPING_COLUMNS = ("label", "wnids", "meaning", "in_vocabulary", "borrows", "kind", "captions")
+SHOWN = 8  # names in a cell and in an error
+
+_WNID = re.compile(r"(n\d{8})(?![0-9])")
+_NUMBER = re.compile(r"\d+[._ -]+(?=\D)")  # "001.Black_footed_Albatross"
+_INITIAL = re.compile(r"/[a-z]/")  # Places365 writes "/a/airplane_cabin"
+_INSIDE = re.compile(r"(?<=[a-z])(?=[A-Z])")  # "SeaLake"
+
+
+def map_classes(
+    classes: Sequence[str],
+    label_set: str | os.PathLike | LabelSet | None = None,
+    corrections: str | os.PathLike | None = None,
+) -> LabelSet:
+    """What each class of a data set means: a label set with these names, in this order.
+
+    label_set: a known set by name or address, as `LabelSet.load` takes it, or a LabelSet; it must have every class, by name
+    (case, "_", "-", "/" and a leading "/a/" do not count) or by WNID. None recognises a known set by itself: one that has 95 %
+    of the classes, while these are at least half of it; what it lacks, and all names of other data, WordNet is asked for
+    (`name_to_wnids`; WNIDs and the numbers before names as in "001.Albatross" are understood). corrections: a CSV with columns
+    label,wnids (several WNIDs with spaces between them, none for a class that shall borrow nothing), which wins.
+
+    Raises FileNotFoundError, or ValueError with the names of classes given twice or missing in label_set, and of
+    corrections that are given twice, are for no class or name no synset.
+    """
+    repeated = [name for name, times in Counter(classes).items() if times > 1]
+    if repeated or not classes:
+        raise ValueError(f"classes given twice: {_some(repeated)}: keep each once" if repeated else "no classes given")
+    corrected = read_corrections(corrections, classes) if corrections is not None else {}
+    if label_set is None:
+        known = recognise(classes)
+    else:
+        known = label_set if isinstance(label_set, LabelSet) else LabelSet.load(label_set)
+    positions = class_positions(classes, known) if known is not None else np.full(len(classes), -1)
+    lacking = [name for name, at in zip(classes, positions, strict=True) if at < 0 and name not in corrected]
+    if label_set is not None and lacking:
+        raise ValueError(
+            f"label set {known.title} has no class {_some(lacking)} ({len(lacking)} of {len(classes)}): say what they mean in "
+            "corrections, a CSV with columns label,wnids, or leave label_set out"
+        )
+    meant = [known.wnids[at] if at >= 0 else None for at in positions]
+    wnids = [
+        corrected[name] if name in corrected else own if own is not None else tuple(_wnids_of(name))
+        for name, own in zip(classes, meant, strict=True)
+    ]
+    return LabelSet(known.title if known is not None else "labels", tuple(classes), tuple(wnids))
+
+
+def recognise(classes: Sequence[str]) -> LabelSet | None:
+    """The known set whose classes these are, by name or WNID: the one that has most in common with them; None if none has 95 %
+    of them or they are not half of it."""
+    best, most = None, 0.0
+    for name in NAMED_SETS:
+        known = _known_set(name)
+        shared = int((class_positions(classes, known) >= 0).sum())
+        if shared < KNOWN_SHARE * len(classes) or shared < COVERED_SHARE * len(known):
+            continue
+        likeness = shared / (len(classes) + len(known) - shared)
+        if likeness > most:
+            best, most = known, likeness
+    return best
+
+
+def class_positions(classes: Sequence[str], label_set: LabelSet) -> np.ndarray:
+    """Index of each class in a label set, by name or WNID: int64 [C]; -1 where it is not there."""
+    exact, index = {name: i for i, name in enumerate(label_set.names)}, _index_of(label_set)
+    positions = []
+    for name in classes:
+        wnid = _WNID.match(name)
+        found = (exact.get(name), index.get(_plain(name)), index.get(wnid[1]) if wnid else None)
+        positions.append(next((at for at in found if at is not None), -1))
+    return np.array(positions, dtype=np.int64)
+
+
+@lru_cache(maxsize=len(NAMED_SETS))
+def _known_set(name: str) -> LabelSet:
+    return LabelSet.load(name)
+
+
+@lru_cache(maxsize=16)
+def _index_of(label_set: LabelSet) -> dict[str, int]:
+    """Everything a class may be called, plainly -> its index. A name goes before a lemma; what two have in common, a cardigan
+    that is a dog and one that is knitted, is left out."""
+    nouns = load_nouns()
+    names, lemmas, wnids = [], [], []
+    for i, (name, own) in enumerate(zip(label_set.names, label_set.wnids, strict=True)):
+        names.append((_plain(name), i))
+        if len(own) == 1:
+            wnids.append((own[0], i))
+        if label_set.title.startswith("imagenet") and own[0] in nouns.row:
+            of_synset = nouns.lemmas[nouns.row[own[0]]]
+            lemmas += [(_plain(called), i) for called in (", ".join(of_synset), *of_synset)]  # "tench, Tinca tinca"
+    return {called: i for part in (wnids, lemmas, names) for called, i in _alone(part).items()}
+
+
+def _alone(pairs: Sequence[tuple[str, int]]) -> dict[str, int]:
+    indices: dict[str, set[int]] = {}
+    for called, i in pairs:
+        indices.setdefault(called, set()).add(i)
+    return {called: i for called, (i, *others) in indices.items() if not others}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_/-]+", " ", _INITIAL.sub("", name, count=1) if _INITIAL.match(name) else name).strip().lower()
+
+
+def _wnids_of(name: str) -> list[str]:
+    """What WordNet says of a class's name, however a folder writes it."""
+    wnid = _WNID.match(name)
+    if wnid and wnid[1] in load_nouns().row:
+        return [wnid[1]]
+    bare = _INITIAL.sub("", name, count=1) if _INITIAL.match(name) else name
+    bare = (_NUMBER.sub("", bare, count=1) if _NUMBER.match(bare) else bare).replace("/", " ")
+    return name_to_wnids(bare) or name_to_wnids(_INSIDE.sub(" ", bare))
+
+
+# --- a person's table -------------------------------------------------------------------------------------------------------
+
+
+def read_corrections(path: str | os.PathLike, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What a person says classes mean: label -> WNIDs, from a CSV with the columns label and wnids; others are ignored.
+
+    Raises FileNotFoundError, or ValueError for columns that are missing, labels given twice or that are no class, and for
+    what is no WNID of WordNet 3.0, each with names.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no corrections at {path}: give a CSV with columns label,wnids, or None")
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark before the first column's name
+            reader = csv.DictReader(file)
+            columns, rows = reader.fieldnames or (), list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no CSV in UTF-8 ({error}): save it as one") from error
+    if not {"label", "wnids"} <= set(columns):
+        there = ", ".join(columns) or "nothing"
+        raise ValueError(f"{path}: corrections need the columns label and wnids, separated by commas; it has {there}")
+    labels = [(row["label"] or "").strip() for row in rows]
+    known, there = load_nouns().row, set(classes)
+    wnids = [tuple((row["wnids"] or "").split()) for row in rows]
+    for wrong, told in (
+        ([name for name, times in Counter(labels).items() if times > 1], "label(s) given twice"),
+        ([name for name in labels if name not in there], "label(s) that are no class of the data"),
+        ([w for own in wnids for w in own if w not in known], "WNID(s) that are no noun of WordNet 3.0 (n02084071 is one)"),
+    ):
+        if wrong:
+            raise ValueError(f"{path}: {told}: {_some(wrong)}")
+    return dict(zip(labels, wnids, strict=True))
+
+
+def write_mapping(label_set: LabelSet, borrowed: Sequence[Borrowed], vocabulary: Vocabulary, path: str | os.PathLike) -> Path:
+    """Write, as CSV, what each label means and borrows, for a person to read and to correct; returns the file's path.
+
+    A row a label: label; wnids; meaning (names and definitions); in_vocabulary ("yes", "no" or "1 of 2"); borrows (synsets,
+    the heaviest first); kind; captions (behind all that is borrowed, added up). The columns label,wnids can be corrected and
+    read again by `map_classes`. A file whose columns or label,wnids are others may hold a person's work: it stays, and the
+    table goes to `<name>-1.csv` and so on.
+    """
+    path = Path(path)
+    rows = [_mapping_row(*row, vocabulary) for row in zip(label_set.names, label_set.wnids, borrowed, strict=True)]
+    wanted = [[row["label"], row["wnids"]] for row in rows]
+    for number in count():
+        place = path.with_name(f"{path.stem}-{number}{path.suffix}") if number else path
+        if not place.is_file() or _same_mapping(place, wanted):
+            break
+    with atomic_path(place) as staging, open(staging, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, MAPPING_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return place
+
+
+def _same_mapping(path: Path, wanted: list[list[str]]) -> bool:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            found = [[row["label"], row["wnids"]] for row in reader] if reader.fieldnames == [*MAPPING_COLUMNS] else None
+    except (csv.Error, UnicodeDecodeError):  # a person's all the more
+        return False
+    return found == wanted
+
+
+def _mapping_row(name: str, wnids: Sequence[str], borrowed: Borrowed, vocabulary: Vocabulary) -> dict[str, str | int]:
+    nouns, there = load_nouns(), sum(wnid in vocabulary for wnid in wnids)
+    meanings = [f"{nouns.name(w)}: {nouns.gloss(w).split('; ')[0]}" if w in nouns.row else w for w in wnids]
+    known = "yes" if wnids and there == len(wnids) else f"{there} of {len(wnids)}" if there else "no"
+    return {
+        "label": name,
+        "wnids": " ".join(wnids),
+        "meaning": " | ".join(meanings),
+        "in_vocabulary": known,
+        "borrows": _some([vocabulary.names[row] for row in borrowed.rows.tolist()]),
+        "kind": borrowed.kind,
+        "captions": int(vocabulary.counts[borrowed.rows].sum()),
+    }
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f", … {len(names) - SHOWN} more" if len(names) > SHOWN else "")

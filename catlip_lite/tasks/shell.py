@@ -1,0 +1,42 @@
+"""A notebook's training from a shell: the same YAML, the same parameters, alone or as one of torchrun's processes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from ..training.distribution import process_group
+from .render.parameters import declared_values, notebook_paths, parameters_by_notebook, read_parameters, refuse_unknown
+from .run_folder import workbook_path
+
+
+def run_from_shell(
+    notebook_name: str, train_here: Callable[[dict], None], description: str, arguments: list[str] | None
+) -> int:
+    """Call `train_here` with every parameter of the notebook, as the YAML and the shell set them; 1 after a one-line error."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("params", type=Path, help="YAML file of parameters; the rest are the notebook's defaults")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one more, as papermill's")
+    given = parser.parse_args(arguments)
+    try:
+        notebooks = notebook_paths(workbook_path("notebooks"))
+        notebook = next(path for path in notebooks if path.stem == notebook_name)
+        defaults = declared_values(notebook)
+        set_here = {name: yaml.safe_load(value) for name, value in given.p}
+        refuse_unknown(set_here, set(defaults), "-p")
+        run = set_here.get("run") or read_parameters(given.params).get("run", given.params.stem)
+        values = {**defaults, **parameters_by_notebook(given.params, notebooks, run)[notebook], **set_here}
+        if "RANK" not in os.environ:
+            train_here(values)
+        else:
+            with process_group(values["device"]) as device:
+                train_here({**values, "device": device})
+    except (OSError, ValueError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,237 @@
+"""Notebook 06's training: heads and whole networks from three starts, on draws of labelled images (paper figures 5 and 7).
+
+A setting (learning rate) is chosen on the task's validation images, for every start alike; tests are scored once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..data.labelled import all_views
+from ..models import PretrainedModel
+from ..models.classifier import Classifier
+from ..models.heads import Head, random_head
+from ..training.finetune_recipes import FinetuneRecipe, finetune_recipe_for
+from ..training.heads import HeadRecipe, train_head
+from .finetune import finetune
+from .progress import progress
+from .scoring import top_k_hits
+from .transfer_init import Budget, Part, Task, draw
+
+TRANSFER, RANDOM, LP_FT = "Transfer Init", "Random Init", "LP-FT"
+MANY = 10**6  # images: more than any batch
+LEARNING_RATES = (3e-5, 3e-4, 3e-3, 3e-2)  # the paper's, and what few images need
+
+
+@dataclass
+class Curve:
+    """What was trained, a row a (method, init, budget, seed, test), and whom it got right.
+
+    table: columns method ("linear probe" or "fine-tuning"), kind, budget, images (trained on), images a class, init, seed, lr,
+    test, top-1, top-5. hits: float [C] by (method, init, budget, seed), accuracy of each label on the first test (NaN for
+    labels without a test image).
+    """
+
+    table: pd.DataFrame
+    hits: dict[tuple, np.ndarray] = field(default_factory=dict)
+
+
+def probe_curve(
+    task: Task,
+    start: Callable[[int, Part], Head],
+    budgets: Sequence[Budget],
+    seeds: Sequence[int],
+    epochs: int = 30,
+    device: str | torch.device = "cpu",
+) -> Curve:
+    """Linear probes from Transfer Init and Random Init at every budget, and, on the same images, what needs no training.
+
+    start: (seed, images to train on) -> the head of Transfer Init (see `transfer_report.head_of`). epochs: the paper's 30.
+    Peers: cosine to class means, and to the nearest image.
+    """
+    curve = _Gatherer(task, "linear probe")
+    width = task.pool.features.features.shape[1]
+    for budget, seed in progress([(b, s) for b in budgets for s in seeds], "linear probes", unit="draws"):
+        train = task.pool.take(draw(task, budget, seed))
+        for init, head in ((TRANSFER, start(seed, train)), (RANDOM, random_head(len(task), width, seed))):
+            lr, fitted = fit_head(task, train, head, epochs, seed, device)
+            scores = {name: fitted.scores(part.features.features) for name, part in task.tests.items()}
+            curve.add(budget, seed, init, lr, train, scores)
+        known = train.features.features, task.targets(train)
+        for init, peer in PEERS.items() if len(train) else ():
+            scores = {name: peer(*known, part.features.features, len(task)) for name, part in task.tests.items()}
+            curve.add(budget, seed, init, None, train, scores)
+    return curve.result()
+
+
+def fit_head(
+    task: Task, train: Part, start: Head, epochs: int, seed: int, device: str | torch.device = "cpu"
+) -> tuple[float | None, Head]:
+    """The learning rate that validates best, and that head; 0 is the start itself, all there is without images."""
+    if not len(train):
+        return None, start
+    targets, features = task.targets(train), train.features.features
+    wanted = task.targets(task.validation)
+
+    def fit(lr: float) -> Head:
+        return train_head(start, features, targets, HeadRecipe(epochs=epochs, lr=lr, min_lr=lr / 30), seed, device)
+
+    def top1(head: Head) -> float:
+        return top_k_hits(head.scores(task.validation.features.features), wanted)[1]
+
+    fitted = [(0.0, start), *((lr, fit(lr)) for lr in LEARNING_RATES)]
+    return max(fitted, key=lambda pair: top1(pair[1]))
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How the curve's networks are fine-tuned. None: table 7's value (see `finetune_recipe_for`).
+
+    lrs: peak learning rates to choose from. least_steps: however few the images. The rest: see `finetune`.
+    """
+
+    epochs: int | None = None
+    least_steps: int = 100
+    lrs: Sequence[float] | None = None
+    precision: str = "auto"
+    device: str | None = None
+    loader_workers: int = 0
+
+    def recipe(self, model: PretrainedModel, images: int, lr: float | None, seed: int) -> FinetuneRecipe:
+        """The recipe for so many images."""
+        name, given = model.config["model"], {"image_size": model.image_size, "lr": lr, "seed": seed}
+        usual = finetune_recipe_for(name, num_images=MANY, image_size=model.image_size).batch_size
+        given |= {"num_images": images, "batch_size": min(usual, images)}
+        recipe = finetune_recipe_for(name, epochs=self.epochs, **given)
+        return (
+            recipe if recipe.max_steps >= self.least_steps else finetune_recipe_for(name, max_steps=self.least_steps, **given)
+        )
+
+
+def finetune_curve(
+    model: PretrainedModel,
+    task: Task,
+    start: Callable[[int, Part], Head],
+    budgets: Sequence[Budget],
+    seeds: Sequence[int],
+    options: FinetuneOptions,
+    head_epochs: int = 30,
+) -> Curve:
+    """Fine-tuning of the whole network from three heads at every budget that has images.
+
+    Transfer Init and Random Init as in `probe_curve`; LP-FT starts from Random Init's linear probe on the same images (Kumar
+    et al., "Fine-Tuning can Distort Pretrained Features", ICLR 2022).
+    """
+    curve = _Gatherer(task, "fine-tuning")
+    width = task.pool.features.features.shape[1]
+    draws = [(b, s, draw(task, b, s)) for b in budgets for s in seeds]
+    parts = {**task.tests, None: task.validation} if len(options.lrs or ()) > 1 else task.tests
+    views = {name: _views(model, part) for name, part in parts.items()} if draws else {}
+    for budget, seed, rows in progress([d for d in draws if len(d[2])], "fine-tuning", unit="draws"):
+        train = task.pool.take(rows)
+        blank = random_head(len(task), width, seed)
+        heads = {
+            TRANSFER: start(seed, train),
+            RANDOM: blank,
+            LP_FT: fit_head(task, train, blank, head_epochs, seed, model.device)[1],
+        }
+        for init, head in heads.items():
+            lr, classifier = _finetuned(model, task, train, head, options, seed, views.get(None))
+            scores = {name: classifier.scores(views[name]) for name in task.tests}
+            curve.add(budget, seed, init, lr, train, scores)
+    return curve.result()
+
+
+def _views(model: PretrainedModel, part: Part) -> torch.Tensor:
+    """What every classifier of the curve is scored on, decoded once: uint8 [N, 3, S, S]."""
+    rows, views = all_views(part.images, model.evaluation)
+    if len(rows) < len(part):
+        raise ValueError(f"{len(part) - len(rows)} images of {part.name} can no longer be read: are the files still there?")
+    return views
+
+
+def _finetuned(
+    model: PretrainedModel,
+    task: Task,
+    train: Part,
+    head: Head,
+    options: FinetuneOptions,
+    seed: int,
+    validation: torch.Tensor | None,
+) -> tuple[float, Classifier]:
+    """The learning rate that validates best, and that network; with one rate there is nothing to choose."""
+    images, tried = train.images.of_classes(task.label_set.names), []
+    for lr in options.lrs or [None]:
+        recipe = options.recipe(model, len(train), lr, seed)
+        placed = {"device": options.device, "precision": options.precision, "loader_workers": options.loader_workers}
+        classifier = finetune(model, head, images, recipe, quiet=True, **placed)
+        best = 0.0
+        if validation is not None:
+            best = top_k_hits(classifier.scores(validation), task.targets(task.validation))[1]
+        tried.append((best, recipe.lr, classifier))
+    _, lr, classifier = max(tried, key=lambda found: found[0])
+    return lr, classifier
+
+
+class _Gatherer:
+    """Scores of one method, gathered as they come."""
+
+    def __init__(self, task: Task, method: str):
+        self.task, self.method = task, method
+        self.targets = {name: task.targets(part) for name, part in task.tests.items()}
+        self.rows, self.hits = [], {}
+
+    def add(self, budget: Budget, seed: int, init: str, lr: float | None, train: Part, scores: dict) -> None:
+        """Take in one classifier's scores of every test."""
+        facts = {"method": self.method, "kind": budget.kind, "budget": budget.name, "images": len(train)}
+        facts |= {"images a class": len(train) / len(self.task), "init": init, "seed": seed, "lr": lr}
+        for i, (name, targets) in enumerate(self.targets.items()):
+            self.rows.append(facts | {"test": name} | {f"top-{k}": hit for k, hit in top_k_hits(scores[name], targets).items()})
+            if i == 0:
+                self.hits[self.method, init, budget.name, seed] = label_accuracy(scores[name], targets, len(self.task))
+
+    def result(self) -> Curve:
+        return Curve(pd.DataFrame(self.rows), self.hits)
+
+
+def label_accuracy(scores: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
+    """Share of each label's images that it is the best-scored label of: float64 [C], NaN for labels without an image."""
+    right = np.bincount(targets[scores.argmax(axis=1) == targets], minlength=classes).astype(float)
+    images = np.bincount(targets, minlength=classes)
+    return np.divide(right, images, out=np.full(classes, np.nan), where=images > 0)
+
+
+# --- peers that need no training --------------------------------------------------------------------------------------------
+
+
+def class_means(features: np.ndarray, targets: np.ndarray, queries: np.ndarray, classes: int) -> np.ndarray:
+    """Cosine to the mean unit feature of each class, float32 [Q, C]; a class without images scores -inf."""
+    sums = np.zeros((classes, features.shape[1]), np.float32)
+    np.add.at(sums, targets, _unit(features))
+    length = np.linalg.norm(sums, axis=1, keepdims=True)
+    return np.where(length.T > 0, _unit(queries) @ (sums / np.maximum(length, 1e-9)).T, -np.inf)
+
+
+def nearest_image(features: np.ndarray, targets: np.ndarray, queries: np.ndarray, classes: int) -> np.ndarray:
+    """Cosine to the nearest image of each class, float32 [Q, C]; a class without images scores -inf."""
+    order = np.argsort(targets, kind="stable")
+    present, starts = np.unique(targets[order], return_index=True)
+    reference = _unit(features)[order].T
+    scores = np.full((len(queries), classes), -np.inf, np.float32)
+    for first in range(0, len(queries), QUERIES_AT_ONCE):
+        part = slice(first, first + QUERIES_AT_ONCE)
+        scores[part, present] = np.maximum.reduceat(_unit(queries[part]) @ reference, starts, axis=1)
+    return scores
+
+
+QUERIES_AT_ONCE = 1024
+PEERS = {"class means": class_means, "nearest image": nearest_image}
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
