@@ -72,12 +72,16 @@ class LabelledImages:
     @property
     def labels(self) -> np.ndarray:
         """The class name of each image, str [N]. Raises ValueError for a multi-label set."""
+        self.expect_single_labels()
+        return np.array(self.classes, dtype=str)[self.indices]
+
+    def expect_single_labels(self) -> None:
+        """Raises ValueError for a multi-label set."""
         if self.multi_label:
             raise ValueError(
                 f"these images have lists of labels ({len(self.indices):,} labels on {len(self):,} images), where one label "
                 "an image is expected: give other data, or use notebook 10"
             )
-        return np.array(self.classes, dtype=str)[self.indices]
 
     def take(self, rows: np.ndarray | Sequence[int]) -> LabelledImages:
         """Some of the images, in the order of rows (indices or a mask); the classes stay."""

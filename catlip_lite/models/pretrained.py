@@ -191,8 +191,10 @@ class PretrainedModel:
         """Scores of each name, float32 [B, len(names)] ([len(names)] for one image): see `zero_shot_scores`.
 
         borrow, min_similarity: which synsets score a name; a name whose own the vocabulary lacks takes those below or near
-        it: see `labels.borrowing.borrow`. Raises ValueError for names that have none even so.
+        it: see `labels.borrowing.borrow`. Raises ValueError for names that have none even so, or one name instead of a list.
         """
+        if isinstance(names, str):
+            raise ValueError(f"names={names!r} is one name: give a list of those to choose from, or tag the image")
         label_set = names if isinstance(names, LabelSet) else LabelSet.from_names(list(names))
         borrowed = borrow_rows(label_set, self.vocabulary, borrow, min_similarity=min_similarity)
         lost = [name for name, found in zip(label_set.names, borrowed, strict=True) if found.kind == "none"]

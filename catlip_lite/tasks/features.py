@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch.nn import functional as F
 
@@ -18,6 +20,8 @@ from ..data.images import Evaluation
 from ..data.labelled import LabelledImages, batches_of_views
 from ..models import PretrainedModel, network_of
 from .progress import progress
+
+logger = logging.getLogger(__name__)
 
 IMAGES_A_PART = 50_000  # an extraction that is killed loses the work of fewer
 STATISTICS_IMAGES = 2_048  # whose pixels give an untrained network its BatchNorm statistics
@@ -29,7 +33,7 @@ MOST_VALIDATION = 20_000  # images: the standard error of their top-1 is at most
 class Features:
     """N images as one backbone sees them.
 
-    features: float32 [N, D]. labels: class names, str [N] ("" for multi-label sets). groups: where each comes from, str [N].
+    features: float32 [N, D]. labels: class names, str [N]. groups: where each comes from, str [N].
     rows: int64 [N], which of the labelled images each is; unreadable ones are missing.
     """
 
@@ -52,26 +56,54 @@ def extract(
     """Embeddings of all images, from `cache` as far as this model has seen these images before.
 
     The cache has a folder for each model, images, evaluation view and precision, with a file for every 50,000 images: an
-    extraction that was killed goes on with the file it was at. workers: processes that read and decode.
-    Raises ValueError if none of a file's images is readable.
+    extraction that was killed goes on with the file it was at. Images that could not be read are tried again each time, so that
+    a store that was out of reach leaves no gap. workers: processes that read and decode.
+    Raises ValueError for lists of labels, or if none of a file's images is readable.
     """
+    images.expect_single_labels()
     folder = cache / _cache_name(model, images) if cache else None
     starts, parts = range(0, len(images), IMAGES_A_PART), []
     for number, start in enumerate(starts):
-        stop = min(start + IMAGES_A_PART, len(images))
-        path = folder / f"{start}-{stop}.safetensors" if folder else None
-        if path is not None and path.is_file():
-            parts.append(load_file(path))
-            continue
+        wanted = np.arange(start, min(start + IMAGES_A_PART, len(images)))
+        path = folder / f"{start}-{wanted[-1] + 1}.safetensors" if folder else None
         title = "features" if len(starts) == 1 else f"features, part {number + 1} of {len(starts)}"
-        chosen = images if len(starts) == 1 else images.take(np.arange(start, stop))
-        rows, features = _embedded(model, chosen, title, workers, batch_size)
-        parts.append({"features": features, "rows": rows + start})
+        stored = _stored(path)
+        lacking = wanted if stored is None else np.setdiff1d(wanted, stored["rows"])
+        parts.append(stored)
+        if not len(lacking):
+            continue
+        try:
+            found = _embedded(model, images, lacking, title, workers, batch_size)
+        except ValueError as error:  # none of them is readable
+            if stored is None:
+                raise
+            logger.warning("%d images that could not be read before are left out again: %s", len(lacking), error)
+            continue
+        parts[-1] = found if stored is None else _merged(stored, found)
         if path is not None:
             folder.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as staging:
                 save_file(parts[-1], staging)
-    return _of_images(images, *(np.concatenate([part[name] for part in parts]) for name in ("features", "rows")))
+    features, rows = (np.concatenate([part[name] for part in parts]) for name in ("features", "rows"))
+    return _of_images(images, features, rows)
+
+
+def _stored(path: Path | None) -> dict[str, np.ndarray] | None:
+    """A part that an earlier extraction wrote; None if there is none, or it is damaged."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        logger.warning("%s is damaged (%s): its features are computed again", path, error)
+        return None
+
+
+def _merged(stored: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Both parts' images, by row."""
+    rows = np.concatenate([stored["rows"], found["rows"]])
+    order = np.argsort(rows)
+    return {"features": np.concatenate([stored["features"], found["features"]])[order], "rows": rows[order]}
 
 
 def untrained(model: PretrainedModel, images: LabelledImages, seed: int = 0, *, workers: int = 0) -> PretrainedModel:
@@ -156,17 +188,17 @@ def _cache_name(model: PretrainedModel, images: LabelledImages) -> str:
 
 
 def _embedded(
-    model: PretrainedModel, images: LabelledImages, title: str, workers: int, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows int64 [n] of the readable images and their embeddings float32 [n, D]."""
-    batches = batches_of_views(images, model.evaluation, batch_size=batch_size, workers=workers)
+    model: PretrainedModel, images: LabelledImages, wanted: np.ndarray, title: str, workers: int, batch_size: int
+) -> dict[str, np.ndarray]:
+    """Of the images `wanted`, int64 [W], the readable ones' rows int64 [n] and features float32 [n, D]."""
+    chosen = images if len(wanted) == len(images) else images.take(wanted)
+    batches = batches_of_views(chosen, model.evaluation, batch_size=batch_size, workers=workers)
     rows, features = [], []
-    for found, views in progress(batches, title, math.ceil(len(images) / batch_size), f"batches of {batch_size}"):
-        rows.append(found)
+    for found, views in progress(batches, title, math.ceil(len(chosen) / batch_size), f"batches of {batch_size}"):
+        rows.append(wanted[found])
         features.append(model.embed(views, batch_size))
-    return np.concatenate(rows), np.concatenate(features)
+    return {"features": np.concatenate(features), "rows": np.concatenate(rows)}
 
 
 def _of_images(images: LabelledImages, features: np.ndarray, rows: np.ndarray) -> Features:
-    labels = np.full(len(rows), "") if images.multi_label else images.labels[rows]
-    return Features(features, labels, images.groups[rows], rows)
+    return Features(features, images.labels[rows], images.groups[rows], rows)

@@ -118,6 +118,8 @@ def open_downstream(
     fields = {"label_field": label_field, "group_field": group_field}
     train = load_labelled(labelled, **fields)
     parts = {address_name(address): load_labelled(address, **fields) for address in tests}
+    for part in (train, *parts.values()):
+        part.expect_single_labels()
     first = next(iter(parts))
     asked = set(parts[first].present())
     classes = [name for name in train.present() if name in asked]

@@ -27,7 +27,7 @@ from ..models.classifier import classifier_network
 from ..models.heads import Head, random_head
 from ..models.transfer import transfer_head
 from ..training.finetune_recipes import FinetuneRecipe, finetune_recipe_for
-from .finetune import evaluate, finetune
+from .finetune import evaluate, finetune, finetune_in
 from .multi_label_scoring import dense_targets, score_multi_label
 
 BIASES = ("shifted", "copied", "frequency", "zero")
@@ -240,9 +240,13 @@ def train_and_score(
     loader_workers: int = 0,
     **options,
 ) -> Scored:
-    """Fine-tune backbone and head, and score all tests; options go to `finetune`."""
+    """Fine-tune backbone and head, and score all tests; options go to `finetune`. folder: continued, or loaded if finished."""
     head = start_head(task, init, bias=bias, seed=recipe.seed)
-    classifier = finetune(task.at_size, head, task.train, recipe, folder, loader_workers=loader_workers, **options)
+    given = {"loader_workers": loader_workers, **options}
+    if folder is None:
+        classifier = finetune(task.at_size, head, task.train, recipe, **given)
+    else:
+        classifier, _ = finetune_in(folder, task.at_size, head, task.train, recipe, **given)
     scores = {name: evaluate(classifier, part, workers=loader_workers) for name, part in task.tests.items()}
     return Scored(init, recipe.labels_of, recipe.seed, scores, evaluate(classifier, task.validation, workers=loader_workers))
 
@@ -259,12 +263,12 @@ def compare(
     **options,
 ) -> list[Scored]:
     """The untrained classifiers, and those fine-tuned by one recipe, for each seed: Transfer Init and Random Init on the first
-    of `trained_on` ("image", "view"), Transfer Init on the others. folder: keeps the first seed's Transfer Init."""
+    of `trained_on` ("image", "view"), Transfer Init on the others. folder: of a folder for each, such as `transfer_image_0`."""
     found = untrained(task, bias=bias, workers=loader_workers)
     for seed in seeds:
         for number, labels_of in enumerate(trained_on):
             for init in (TRANSFER, RANDOM) if number == 0 else (TRANSFER,):
-                kept = folder if (seed, number, init) == (seeds[0], 0, TRANSFER) else None
+                kept = folder / f"{init.split()[0].lower()}_{labels_of}_{seed}" if folder else None
                 chosen = replace(recipe, seed=seed, labels_of=labels_of)
                 found.append(
                     train_and_score(task, chosen, init, bias=bias, folder=kept, loader_workers=loader_workers, **options)

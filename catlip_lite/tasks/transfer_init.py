@@ -211,17 +211,17 @@ def budgets(shots: Sequence[int] | None, fractions: Sequence[float] | None) -> l
 
 
 def draw(task: Task, budget: Budget, seed: int) -> np.ndarray:
-    """Rows of the pool to train on; a larger budget of the same seed holds the smaller one's.
+    """Rows of the pool to train on, ascending; a larger budget of the same seed holds the smaller one's.
 
     A fraction is drawn at random from all images; images a class at random within each, preferred images first, fewer where a
     class has fewer.
     """
     rng = np.random.default_rng(seed)
     if budget.fraction is not None:
-        return rng.permutation(len(task.pool))[: round(budget.fraction * len(task.pool))]
+        return np.sort(rng.permutation(len(task.pool))[: round(budget.fraction * len(task.pool))])
     targets = task.targets(task.pool)
     order = rng.permutation(len(targets))
     order = order[np.lexsort((task.priority[order], targets[order]))]  # stable: random among equals
     of_class = targets[order]
     rank = np.arange(len(order)) - np.searchsorted(of_class, of_class)
-    return order[rank < budget.shots]
+    return np.sort(order[rank < budget.shots])

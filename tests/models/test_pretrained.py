@@ -278,3 +278,8 @@ def test_more_features_than_are_scored_at_a_time_keep_their_order(loaded, monkey
     whole = loaded.head_logits(features)
     monkeypatch.setattr("catlip_lite.models.pretrained.FEATURES_AT_ONCE", 4)
     np.testing.assert_allclose(loaded.head_logits(features), whole, atol=1e-6)
+
+
+def test_one_name_instead_of_a_list_is_refused(loaded, pictures):
+    with pytest.raises(ValueError, match="names='cat' is one name: give a list"):
+        loaded.zero_shot(pictures[0], "cat")

@@ -1,5 +1,7 @@
 """Features are computed once for a model and its images, part by part, and again when either changes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,35 @@ def test_a_second_extraction_reads_what_the_first_computed(tmp_path, model, imag
     first = extract(model, images, tmp_path)
     monkeypatch.setattr(model, "embed", None)
     np.testing.assert_array_equal(extract(model, images, tmp_path).features, first.features)
+
+
+def test_images_that_were_out_of_reach_are_tried_again(tmp_path, model, make_png, caplog):
+    for name in ("ant/1", "ant/2", "bee/1"):
+        (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "all" / f"{name}.png").write_bytes(make_png())
+    images = load_labelled(tmp_path / "all")
+    (tmp_path / "all/ant").rename(tmp_path / "away")
+    assert extract(model, images, tmp_path / "cache").rows.tolist() == [2]
+    caplog.clear()
+    assert extract(model, images, tmp_path / "cache").rows.tolist() == [2]
+    assert "2 images that could not be read before are left out again" in caplog.text
+    (tmp_path / "away").rename(tmp_path / "all/ant")
+    found = extract(model, images, tmp_path / "cache")
+    assert (found.rows.tolist(), found.labels.tolist()) == ([0, 1, 2], ["ant", "ant", "bee"])
+    np.testing.assert_allclose(found.features, extract(model, images).features, atol=1e-5)
+
+
+def test_a_damaged_part_is_computed_again(tmp_path, model, images, caplog):
+    first = extract(model, images, tmp_path)
+    (part,) = tmp_path.glob("*/*.safetensors")
+    part.write_bytes(part.read_bytes()[:50])
+    np.testing.assert_array_equal(extract(model, images, tmp_path).features, first.features)
+    assert "is damaged" in caplog.text
+
+
+def test_lists_of_labels_are_refused_before_anything_is_read(model, images):
+    with pytest.raises(ValueError, match="have lists of labels .* use notebook 10"):
+        extract(model, dataclasses.replace(images, multi_label=True))
 
 
 def test_an_extraction_that_was_killed_goes_on_where_it_stopped(tmp_path, model, images, monkeypatch):
