@@ -10,7 +10,7 @@ import numpy as np
 
 from .index_cache import cached_index
 from .label_values import Selection
-from .labelled_images import Boxes, LabelledImages, refuse_alike
+from .labelled_images import Boxes, LabelledImages, refuse_alike, some
 from .loose_files import loose_images, present_files
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,10 @@ def coco_images(path: Path, selection: Selection) -> LabelledImages:
     return loose_images(folder, classes, pairs[1], files, counts=counts, boxes=boxes)
 
 
+class _Dangling(ValueError):
+    """An annotation of something that the file does not have."""
+
+
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """The file's contents as arrays; json takes its time for the half gigabyte of the training set."""
     try:
@@ -47,6 +51,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         index = {category["id"]: i for i, category in enumerate(categories)}
         row = {image["id"]: i for i, image in enumerate(content["images"])}
         objects = content["annotations"]
+        _check_references(path, objects, {"image_id": ("images", row), "category_id": ("categories", index)})
         image = np.array([row[one["image_id"]] for one in objects], dtype=np.int64)
         class_index = np.array([index[one["category_id"]] for one in objects], dtype=np.int64)
         xywh = np.array([one["bbox"] for one in objects], dtype=np.float32).reshape(-1, 4)
@@ -54,6 +59,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         names = [entry["file_name"] for entry in content["images"]]
         sizes = np.array([(entry.get("width", 0), entry.get("height", 0)) for entry in content["images"]], dtype=np.int32)
         classes = [category["name"] for category in categories]
+    except _Dangling:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} holds no COCO detection annotations ({type(error).__name__}: {error}): they have images, categories and "
@@ -71,6 +78,17 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         "names": np.frombuffer(json.dumps(names).encode(), np.uint8),
         "classes": np.frombuffer(json.dumps(classes).encode(), np.uint8),
     }
+
+
+def _check_references(path: Path, objects: list[dict], known: dict[str, tuple[str, dict]]) -> None:
+    """Raises ValueError if objects are of images or categories that the file does not have."""
+    for field, (told, ids) in known.items():
+        lost = [one[field] for one in objects if one[field] not in ids]
+        if lost:
+            raise _Dangling(
+                f"{path}: {len(lost):,} of {len(objects):,} annotations have {field}s that are not among its {len(ids):,} "
+                f"{told} (the first: {some(list(dict.fromkeys(lost)))}): they are of another file, or this one was cut"
+            )
 
 
 def _image_folder(path: Path, first: str) -> Path:

@@ -15,14 +15,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from .image_files import Names, TarMembers
+from .image_files import Names, Stamp, TarMembers, stamps_of
 from .index_cache import cached_index
-from .labelled_images import LabelledImages, labelled_images, some
-from .loose_files import images_below, loose_images
+from .labelled_images import LabelledImages, labelled_images, resolved, some
+from .loose_files import images_below, loose_images, without_hollow
 from .shard_members import file_places, nested_file_places
 
 TRAIN_TAR, VAL_TAR = re.compile(r"ILSVRC2012_img_train.*\.tar"), re.compile(r"ILSVRC2012_img_val.*\.tar")
-CLASS_TAR = re.compile(r"(n\d{8})\.tar")
+CLASS_TAR, CLASS_FOLDER = re.compile(r"(n\d{8})\.tar"), re.compile(r"n\d{8}")
 VAL_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG", re.IGNORECASE)
 DEVKIT, SOLUTION = "ILSVRC2012_devkit_t12", "LOC_val_solution.csv"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -36,19 +36,21 @@ def is_imagenet_tar(path: Path) -> bool:
 
 def imagenet_tar_images(path: Path) -> LabelledImages:
     """The images of an official tar: training's tar of a thousand tars, or validation's."""
+    stamps = stamps_of([path])
     if VAL_TAR.fullmatch(path.name):
         table = cached_index(path, "tar", lambda: _table(_of_file(path, file_places)))
         labels = validation_labels(path.parent)
-        return _of_tars([path], [table], [_validation_label(name, labels) for name in _names(table)])
+        return _of_tars([path], stamps, [table], [_validation_label(name, labels) for name in _names(table)])
     table = cached_index(path, "tar of tars", lambda: _table(_of_file(path, _nested_places)))
-    return _of_tars([path], [table], [name.split("/")[0] for name in _names(table)])
+    return _of_tars([path], stamps, [table], [name.split("/")[0] for name in _names(table)])
 
 
 def class_tar_images(paths: list[Path]) -> LabelledImages:
     """The images of training's inner tars, n01440764.tar and so on, unpacked from the large one."""
+    stamps = stamps_of(paths)
     tables = [cached_index(path, "tar", lambda path=path: _table(_of_file(path, file_places))) for path in paths]
     labels = [CLASS_TAR.fullmatch(path.name)[1] for path, table in zip(paths, tables, strict=True) for _ in table["places"]]
-    return _of_tars(paths, tables, labels)
+    return _of_tars(paths, stamps, tables, labels)
 
 
 def is_flat_validation(folder: Path) -> bool:
@@ -59,7 +61,8 @@ def is_flat_validation(folder: Path) -> bool:
 def flat_validation_images(folder: Path) -> LabelledImages:
     """The validation images of a folder that holds them side by side."""
     labels = validation_labels(folder)
-    files = [file for file in images_below(folder, "", depth=0) if VAL_IMAGE.fullmatch(file[0]) and file[1] > 0]
+    found = [file for file in images_below(folder, "", depth=0)[0] if VAL_IMAGE.fullmatch(file[0])]
+    files = without_hollow(folder, found)
     classes = sorted(set(labels.values()))
     place = {wnid: i for i, wnid in enumerate(classes)}
     return loose_images(folder, classes, np.array([place[_validation_label(file[0], labels)] for file in files]), files)
@@ -90,16 +93,18 @@ def _names(table: dict[str, np.ndarray]) -> list[str]:
     return table["names"].tobytes().decode("utf-8", "surrogateescape").split("\n") if len(table["places"]) else []
 
 
-def _of_tars(paths: list[Path], tables: list[dict[str, np.ndarray]], labels: list[str]) -> LabelledImages:
+def _of_tars(
+    paths: list[Path], stamps: tuple[Stamp, ...], tables: list[dict[str, np.ndarray]], labels: list[str]
+) -> LabelledImages:
+    """stamps: of the tars, from before they were indexed."""
     names, places = [name for table in tables for name in _names(table)], np.concatenate([t["places"] for t in tables])
     tar = np.repeat(np.arange(len(paths), dtype=np.int32), [len(table["places"]) for table in tables])
     if not names:
         raise ValueError(f"{some(paths)}: no image in there: download it again")
     classes, indices = np.unique(np.array(labels), return_inverse=True)
     packed = Names.of(names)
-    times = [path.stat().st_mtime_ns for path in paths]
-    files = TarMembers(tuple(map(str, paths)), tuple(times), tar, places, packed)
-    return labelled_images(files, classes.tolist(), indices, [packed.text, places, np.array(times)[tar]])
+    files = TarMembers(tuple(map(str, paths)), stamps, tar, places, packed)
+    return labelled_images(files, classes.tolist(), indices, [packed.text, places, tar, resolved(paths), np.array(stamps)])
 
 
 # --- the labels of the validation images --------------------------------------------------------------------------------------
@@ -115,7 +120,7 @@ def validation_labels(folder: Path) -> dict[int, str]:
         for kit in (base / DEVKIT, base):
             if (kit / "data" / GROUND_TRUTH).is_file() and (kit / "data" / "meta.mat").is_file():
                 data = kit / "data"
-                return _labels_of_kit((data / GROUND_TRUTH).read_text(), (data / "meta.mat").read_bytes(), kit)
+                return _labels_of_kit((data / GROUND_TRUTH).read_text(encoding="utf-8"), (data / "meta.mat").read_bytes(), kit)
         archive = next((path for path in (base / f"{DEVKIT}.tar.gz", base / f"{DEVKIT}.tgz") if path.is_file()), None)
         if archive is not None:
             return _labels_of_archive(archive)

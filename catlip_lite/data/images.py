@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch.nn import functional as F
 
 try:
@@ -22,10 +22,22 @@ except ImportError:  # Pillow does its work, at about half the speed
     simplejpeg = None
 
 LUMA = (0.299, 0.587, 0.114)
+RESIZED_PIXELS = 90_000_000  # an image that a resize would make larger than this is cropped first
+SIXTEEN_BIT = (None, "PNG", "PPM")  # formats whose 32-bit integers are 16-bit values; None: made in memory
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode (palette, grey, 16-bit, CMYK, RGBA; the first frame of an animation) as RGB, transparency on white."""
+    """Any mode (palette, grey, 16-bit, CMYK, RGBA; the first frame of an animation) as RGB, transparency on white.
+
+    Floats are taken as 0..1. Raises ValueError for others, and for 32-bit integers: which of them is white is not known.
+    """
+    if image.mode == "F":
+        values = np.asarray(image)
+        if not ((values >= 0) & (values <= 1)).all():
+            raise ValueError(f"floats go from {values.min():g} to {values.max():g}, not within 0..1: save it as 8 or 16 bits")
+        image = Image.fromarray((values * 255).round().astype(np.uint8))
+    if image.mode == "I" and (image.format not in SIXTEEN_BIT or image.getextrema()[1] > 65535):
+        raise ValueError(f"32-bit integers, up to {image.getextrema()[1]:,}, have no known white: save it as 8 or 16 bits")
     if image.mode.startswith("I;16") or image.mode == "I":
         image = Image.fromarray((np.asarray(image, dtype=np.float32) / 257).clip(0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -49,6 +61,8 @@ def decode(encoded: bytes) -> Image.Image:
             pass
     try:
         return to_rgb(Image.open(io.BytesIO(encoded)))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"unreadable image of {len(encoded)} bytes: no image that Pillow reads") from error
     except Exception as error:  # Pillow raises a dozen kinds, SyntaxError among them
         raise ValueError(f"unreadable image of {len(encoded)} bytes ({type(error).__name__}: {error})") from error
 
@@ -65,7 +79,8 @@ class Evaluation:
 
     image_size: side of the square, pixels. short_side: pixels after the resize, at least image_size; None is the reference's:
     232/224 of image_size below 384 pixels (224 -> 232), image_size itself from 384 on (512 -> 512).
-    Pixel for pixel torchvision's `Resize(short_side, BILINEAR)` and `CenterCrop(image_size)` of a PIL image.
+    Pixel for pixel torchvision's `Resize(short_side, BILINEAR)` and `CenterCrop(image_size)` of a PIL image; of one so long and
+    thin that it would not fit in memory once resized, the same square, interpolated straight from the image.
     """
 
     image_size: int
@@ -92,9 +107,18 @@ class Evaluation:
         least = min(width, height)
         if least != short:
             width, height = (short if side == least else int(short * side / least) for side in (width, height))
+            if width * height > RESIZED_PIXELS:
+                return self._straight_view(image, width, height)
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         left, top = round((width - size) / 2), round((height - size) / 2)  # halves to the even pixel, as torchvision's
         return squash(image.crop((left, top, left + size, top + size)), size)
+
+    def _straight_view(self, image: Image.Image, width: int, height: int) -> torch.Tensor:
+        """The view without the image resized to width x height, of which it is the centre."""
+        size, across, down = self.image_size, image.width / width, image.height / height
+        left, top = round((width - size) / 2), round((height - size) / 2)
+        box = (left * across, top * down, min(image.width, (left + size) * across), min(image.height, (top + size) * down))
+        return squash(image.resize((size, size), Image.Resampling.BILINEAR, box=box), size)
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,17 @@ from ..cache import cache_folder
 logger = logging.getLogger(__name__)
 
 WORTH_KEEPING = 2_000  # entries; fewer are found again in a few milliseconds
-VERSION = "1"  # raise when what is kept changes
+VERSION = "2"  # raise when what is kept changes
 
 
 def cached_index(path: Path, asked: str, build: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays that `build` makes of the file at `path`, from the cache if the file's size and time of change are the same.
+    """The arrays that `build` makes of the file at `path`, from the cache if it is the same file, unchanged.
 
+    Times of change can be set (cp -p, rsync -t); the inode and the time of its own change cannot, and count as well.
     asked: what else they depend on. The length of the first array decides whether it is worth keeping.
     """
     facts = path.stat()
-    key = f"{VERSION}\n{path.resolve()}\n{facts.st_size}\n{facts.st_mtime_ns}\n{asked}"
+    key = f"{VERSION}\n{path.resolve()}\n{facts.st_size}\n{facts.st_mtime_ns}\n{facts.st_ino}\n{facts.st_ctime_ns}\n{asked}"
     name = f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.npz"
     place = None
     try:

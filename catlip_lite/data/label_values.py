@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .image_files import ImageFiles
-from .labelled_images import LabelledImages, labelled_images, ordered_classes, refuse_alike, some
+from .labelled_images import LabelledImages, counted, labelled_images, ordered_classes, refuse_alike, some
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def from_values(
     are kept. stamps: see `labelled_images`. Images without a label are left out and counted.
     """
     kept = selection.rows(values, where, there)
-    labels = values[label_field]
+    labels = _plain_labels(values[label_field], where, label_field, names_of_numbers)
     has_label = np.array([label is not None and label != "" for label in labels], dtype=bool)
     if not has_label[kept].any():
         raise ValueError(f"{where}: no image has a label: its samples need {label_field!r} {there}")
@@ -108,16 +108,16 @@ def from_values(
 
 
 def class_indices(labels: Sequence, where: str, names_of_numbers: Sequence[str] | None) -> tuple[list[str], np.ndarray]:
-    """Class names and the index of each label: names are ordered, numbers take the given names in their order."""
-    numbers = [label for label in labels if isinstance(label, (int, np.integer)) and not isinstance(label, bool)]
-    if names_of_numbers is not None and len(numbers) == len(labels):
-        classes = distinct(names_of_numbers, where)
-        indices = np.array(labels, dtype=np.int64)
-        if len(indices) and not (indices.min() >= 0 and indices.max() < len(classes)):
-            raise ValueError(
-                f"{where}: labels go from {indices.min()} to {indices.max()}, but {len(classes):,} class names are given"
-            )
-        return classes, indices
+    """Class names and the index of each label: names are ordered, numbers take the given names in their order.
+
+    Labels may be given names themselves. If none is that nor a number, the list is about something else, and names are ordered.
+    """
+    if names_of_numbers is not None:
+        place = {name: i for i, name in enumerate(names_of_numbers)}
+        found = [place.get(label) if isinstance(label, str) else label for label in labels]
+        odd = Counter(label for label, i in zip(labels, found, strict=True) if not _is_int(i))
+        if odd.total() < len(labels) or not labels:
+            return distinct(names_of_numbers, where), _numbered(found, odd, len(names_of_numbers), where)
     names = [str(label) for label in labels]
     classes = ordered_classes(names)
     refuse_alike(classes, where)
@@ -125,10 +125,73 @@ def class_indices(labels: Sequence, where: str, names_of_numbers: Sequence[str] 
     return classes, np.fromiter((place[name] for name in names), np.int64, len(names))
 
 
+def _numbered(found: list, odd: Counter, num_classes: int, where: str) -> np.ndarray:
+    """The indices, int64, if all are those of given names."""
+    if odd:
+        raise ValueError(
+            f"{where}: {odd.total():,} of {len(found):,} labels are neither numbers nor among the {num_classes:,} class names "
+            f"given: {counted(odd)}: correct them, or move the list of names elsewhere"
+        )
+    indices = np.array(found, dtype=np.int64)
+    if len(indices) and not (indices.min() >= 0 and indices.max() < num_classes):
+        raise ValueError(
+            f"{where}: labels go from {indices.min()} to {indices.max()}, but {num_classes:,} class names are given"
+        )
+    return indices
+
+
+def _plain_labels(labels: Sequence, where: str, label_field: str, names_of_numbers: Sequence[str] | None) -> list:
+    """Labels, or lists of them, as names and whole numbers; None for "no label". Raises ValueError for dicts and the like."""
+    given = None if names_of_numbers is None else set(names_of_numbers)
+    plain = [
+        [_plain(one, given) for one in label] if isinstance(label, (list, tuple)) else _plain(label, given) for label in labels
+    ]
+    flat = (one for label in plain for one in (label if isinstance(label, list) else [label]))
+    odd = [one for one in flat if isinstance(one, (dict, list, tuple, bytes))]
+    if odd:
+        raise ValueError(
+            f"{where}: {label_field!r} holds {type(odd[0]).__name__} for {len(odd):,} labels, such as {str(odd[0])[:80]}, "
+            "where names, numbers or lists of them are expected: name another field"
+        )
+    return plain
+
+
+def _plain(label, given: set[str] | None):
+    """A label with whole floats, and digits if names are given, as numbers; None for NaN, and -1 if names are given: what test
+    splits without labels have."""
+    if isinstance(label, (float, np.floating)):
+        if np.isnan(label):
+            return None
+        label = int(label) if float(label).is_integer() else float(label)
+    if given is not None and isinstance(label, str) and label not in given and label.removeprefix("-").isdecimal():
+        label = int(label)
+    return None if given is not None and _is_int(label) and label == -1 else label
+
+
+def _is_int(label) -> bool:
+    return isinstance(label, (int, np.integer)) and not isinstance(label, bool)
+
+
 def class_list(folder: Path) -> list[str] | None:
-    """The names of numbered classes, a line each, in the classes.txt or classnames.txt that lies in a folder; None without."""
+    """The names of numbered classes, a line each, in the classes.txt or classnames.txt that lies in a folder; None without.
+
+    Raises ValueError for a blank line, which would shift the numbers; blank ones at the end do not count.
+    """
     path = next((folder / name for name in CLASS_LISTS if (folder / name).is_file()), None)
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()] if path else None
+    if path is None:
+        return None
+    lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
+    if "" in lines:
+        raise ValueError(f"{path}: line {lines.index('') + 1} is blank, but numbers count the lines: name that class")
+    return lines
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark. Raises ValueError, naming it, for other encodings."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8 ({error.reason} at byte {error.start:,}): save it in UTF-8") from error
 
 
 def distinct(names: Sequence[str], where: str) -> list[str]:

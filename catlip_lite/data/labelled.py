@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
@@ -21,6 +21,7 @@ from .coco_annotations import coco_images
 from .demo_scenes import scenes_annotations
 from .image_files import ImageFiles
 from .imagenet_layout import (
+    CLASS_FOLDER,
     CLASS_TAR,
     class_tar_images,
     flat_validation_images,
@@ -34,13 +35,23 @@ from .labelled_images import Boxes, LabelledImages, joined, some
 from .labelled_layouts import class_folder_images, image_list_images
 from .labelled_parquet import parquet_images
 from .labelled_shards import shard_images
-from .shards import expand_braces
+from .shards import expand_braces, find_shards
 
-__all__ = ["Boxes", "LabelledImages", "address_name", "all_views", "batches_of_views", "check_labelled", "load_labelled"]
+__all__ = [
+    "Boxes",
+    "LabelledImages",
+    "address_name",
+    "all_views",
+    "batches_of_views",
+    "check_labelled",
+    "load_labelled",
+    "named_addresses",
+]
 
 logger = logging.getLogger(__name__)
 
 Address = str | Path | Sequence[str]
+LOOKED_AT = 32  # images that are tried before long work, spread over the set
 
 
 def load_labelled(address: Address, *, label_field: str = "label", group_field: str = "vendor") -> LabelledImages:
@@ -66,13 +77,16 @@ def load_labelled(address: Address, *, label_field: str = "label", group_field: 
     `address#field=value` keeps the samples whose .json or column has that value: data/caltech101#split=train.
     `address#missing=skip` goes on without the images of a list or annotation file that are not there; several are joined by &.
     group_field: where .json or columns tell where an image comes from. Labels that are lists make a multi-label set, in which
-    an empty list is kept. Left out with a warning that counts them: images without a label or without any byte.
+    an empty list is kept. Left out with a warning that counts them: images without a label (NaN, or -1 where
+    class names are given) or without any byte, and files that are no images by their names.
     No image is read; a large tar's index is kept in the user's cache until the tar changes.
     Raises FileNotFoundError or ValueError, saying what was found and what to do.
     """
-    parts = [address] if isinstance(address, (str, Path)) else list(address)
-    if len(parts) > 1 and all(str(part).endswith(".tar") for part in parts):
-        images = _load_one(parts, Selection(), label_field, group_field)
+    parts = _parts_of(address)
+    if not parts:
+        raise ValueError("no labelled images are given: give an address, or a list of them")
+    if len(parts) > 1 and all(str(part).endswith(".tar") for part in parts) and not any(map(_official, parts)):
+        images = _load_tars(parts, Selection(), label_field, group_field)
     else:
         loaded = [_load_one(*split_address(part), label_field, group_field) for part in parts]
         images = joined(loaded, [str(part) for part in parts])
@@ -84,45 +98,124 @@ def load_labelled(address: Address, *, label_field: str = "label", group_field: 
 
 
 def check_labelled(address: Address, *, label_field: str = "label") -> None:
-    """Index the images behind each address and decode the first, before long work. Raises what loading would raise."""
-    for part in [address] if isinstance(address, (str, Path)) else address:
-        images = load_labelled(part, label_field=label_field)
-        next(batches_of_views(images.take([0]), Evaluation(8)))
+    """Index the images behind an address and look for one that can be decoded, before long work.
+
+    Raises what loading would raise, and ValueError if none of 32 images, spread over the set, is readable.
+    """
+    images = load_labelled(address, label_field=label_field)
+    source, failures = _ViewSource(images.files, Evaluation(8)), []
+    for row in np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).round().astype(int)).tolist():
+        view = source.view(row)
+        if isinstance(view, torch.Tensor):
+            return
+        failures.append(view)
+    raise ValueError(
+        f"{address}: none of the {len(failures)} images looked at, of {len(images):,}, can be read, the first: {failures[0]}"
+    )
 
 
 def address_name(address: Address) -> str:
     """A short name for tables: "caltech101 test" of "data/caltech101#split=test", else the last part of the path."""
+    return _name_with_folders(address, 0)
+
+
+def named_addresses(addresses: Address | Sequence[Address]) -> dict[str, Address]:
+    """Several test sets by names for tables, which are distinct: where two share one, the folders above are added.
+
+    "photos/test" and "sketch/test" of "data/photos/test" and "data/sketch/test". Raises ValueError for none, and for the same
+    address given twice.
+    """
+    addresses = _parts_of(addresses)
+    if not addresses:
+        raise ValueError("no test set is given: give an address, or a list of them")
+    same = Counter(tuple(os.path.normpath(str(part)) for part in _parts_of(address)) for address in addresses)
+    twice = [" + ".join(address) for address, times in same.items() if times > 1]
+    if twice:
+        raise ValueError(f"test set(s) given twice: {some(twice)}: keep each once")
+    names, folders = [address_name(address) for address in addresses], 0
+    while len(set(names)) < len(names):
+        folders += 1
+        times = Counter(names)
+        longer = [_name_with_folders(address, folders) for address in addresses]
+        if all(times[name] == 1 or name == more for name, more in zip(names, longer, strict=True)):
+            longer = [" + ".join(map(str, _parts_of(address))) for address in addresses]  # endings alone tell them apart
+        names = [more if times[name] > 1 else name for name, more in zip(names, longer, strict=True)]
+    return dict(zip(names, addresses, strict=True))
+
+
+def _name_with_folders(address: Address, folders: int) -> str:
     if not isinstance(address, (str, Path)):
-        return " + ".join(address_name(part) for part in address)
+        return " + ".join(_name_with_folders(part, folders) for part in address)
     path, selection = split_address(address)
-    name = Path(path).name if Path(path).is_dir() else Path(path).stem
-    return " ".join([name, *(value for _, value in selection.wanted)])
+    place = Path(path)
+    name = place.name if place.is_dir() else place.stem
+    above = [part for part in place.parts[:-1] if part != place.anchor]
+    return " ".join(["/".join([*above[max(0, len(above) - folders) :], name]), *(value for _, value in selection.wanted)])
+
+
+def _parts_of(address: Address) -> list:
+    return [address] if isinstance(address, (str, Path)) else list(address)
 
 
 def split_address(address: str | Path) -> tuple[str, Selection]:
-    """Path and selection of `path#field=value`; a path that exists with its # has none."""
+    """Path and selection of `path#field=value`; a path that is there with its # has none, nor has a folder called "a#1"."""
     text = str(address)
-    if "#" not in text or Path(text).exists():
-        return text, Selection()
     path, _, selection = text.rpartition("#")
-    return path, Selection.parse(selection)
+    has_slash, has_equals = "/" in selection, "=" in selection
+    if not path or (has_slash and not has_equals) or _is_there(text):
+        return text, Selection()
+    if (has_equals and not has_slash) or path.startswith("demo/") or _is_there(path):
+        return path, Selection.parse(selection)
+    return text, Selection()
 
 
-def _load_one(path: str | list[str], selection: Selection, label_field: str, group_field: str) -> LabelledImages:
-    if isinstance(path, str) and path.startswith("demo/scenes_") and not Path(path).exists():
+def _is_there(path: str) -> bool:
+    return Path(path).exists() or any(glob(pattern) for pattern in expand_braces(path))
+
+
+def _official(path: str | Path) -> bool:
+    return is_imagenet_tar(Path(path))
+
+
+def _load_tars(address: str | list, selection: Selection, label_field: str, group_field: str) -> LabelledImages:
+    """Shards, unless all their names are those of ImageNet's class tars; an official tar of ImageNet is read alone."""
+    paths = find_shards(address)
+    official = [path for path in paths if _official(path)]
+    of_classes = [path for path in paths if CLASS_TAR.fullmatch(path.name)]
+    if not official and not of_classes:
+        return shard_images(address, label_field, group_field, selection)
+    if len(official or of_classes) < len(paths) or len(official) > 1:
+        raise ValueError(
+            f"{address}: {len(official)} official tar(s) of ImageNet, {len(of_classes)} class tar(s) and "
+            f"{len(paths) - len(official) - len(of_classes)} other(s) are several data sets: give one of them, e.g. "
+            f"{(official or of_classes)[0]}"
+        )
+    _refuse_selection(address, selection)
+    return imagenet_tar_images(paths[0]) if official else class_tar_images(paths)
+
+
+def _refuse_selection(address: str | list, selection: Selection) -> None:
+    if selection != Selection():
+        raise ValueError(
+            f"{address}: only shards, parquet, lists and annotations can be selected from: leave out what follows #"
+        )
+
+
+def _load_one(path: str, selection: Selection, label_field: str, group_field: str) -> LabelledImages:
+    if path.startswith("demo/scenes_") and not Path(path).exists():
         path = str(scenes_annotations(path.removeprefix("demo/scenes_")))
     fields = (label_field, group_field, selection)
-    if isinstance(path, list) or (path.startswith("demo/") and not Path(path).exists()):
+    if path.startswith("demo/") and not Path(path).exists():
         return shard_images(path, *fields)
     if "://" in path:
         raise ValueError(f"{path}: labelled images are read from local disks: copy them there")
     place, ending = Path(path), path.rpartition(".")[2].lower()
-    if not place.exists() and not any(glob(pattern) for pattern in expand_braces(path)):
+    if not _is_there(path):
         raise FileNotFoundError(f"{path} is not there: {_understood()}")
     if ending == "parquet" or (place.is_dir() and _has_parquet(place)):
         return parquet_images(path, *fields)
-    if ending == "tar" and not is_imagenet_tar(place):
-        return shard_images(path, *fields)
+    if ending == "tar" and not place.is_dir():
+        return _load_tars(path, selection, label_field, group_field)
     if place.is_file() and ending in ("txt", "csv", "tsv"):
         return image_list_images(place, *fields)
     if place.is_file() and ending == "json":
@@ -130,20 +223,24 @@ def _load_one(path: str | list[str], selection: Selection, label_field: str, gro
     tars = list(place.glob("*.tar")) if place.is_dir() else []
     if tars and not any(is_imagenet_tar(tar) or CLASS_TAR.fullmatch(tar.name) for tar in tars):
         return shard_images(path, *fields)
-    if selection != Selection():
-        raise ValueError(f"{path}: only shards, parquet, lists and annotations can be selected from: leave out what follows #")
+    _refuse_selection(path, selection)
     return _imagenet_or_class_folders(place)
 
 
 def _imagenet_or_class_folders(place: Path) -> LabelledImages:
-    if is_imagenet_tar(place):
-        return imagenet_tar_images(place)
     if not place.is_dir():
         raise ValueError(f"{place} is not understood: {_understood()}")
     tars = sorted(place.glob("*.tar"))
-    if tars and all(CLASS_TAR.fullmatch(tar.name) for tar in tars):
-        return class_tar_images(tars)
     official = [tar for tar in tars if is_imagenet_tar(tar)]
+    of_classes = {tar.stem for tar in tars if CLASS_TAR.fullmatch(tar.name)}
+    if of_classes and not official:
+        unpacked = {entry.name for entry in place.iterdir() if CLASS_FOLDER.fullmatch(entry.name) and entry.is_dir()}
+        if unpacked and unpacked != of_classes:
+            raise ValueError(
+                f"{place} holds {len(of_classes):,} class tars and {len(unpacked):,} class folders, "
+                f"{len(of_classes & unpacked):,} of the same name: move the tars away if all are unpacked, else the folders"
+            )
+        return _load_tars(list(map(str, tars)), Selection(), "label", "")
     if official:
         raise ValueError(f"{place} holds {', '.join(tar.name for tar in official)}: give one of them, e.g. {official[0]}")
     inside = next((place / name for name in ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC") if (place / name).is_dir()), None)

@@ -13,7 +13,7 @@ import torch
 from .batches import Batch, BatchSpec
 from .boxes import LABELS_OF, LEAST_VISIBLE, check_boxes, crop_looks, labels_in_view
 from .image_batches import STORED, ImageBatches, Read, SampleStream
-from .image_files import ImageFiles, ParquetRows
+from .image_files import ImageFiles
 from .images import Augmentation, random_affine, random_crop_box
 from .labelled import LabelledImages
 from .sample_order import OrderRule, SampleOrder
@@ -53,11 +53,10 @@ class LabelledCorpus(ImageBatches):
         self.images, self.labels_of, self.least_visible = images, labels_of, least_visible
         stored_size = round(image_size * STORED)
         in_memory = len(images) * 3 * stored_size**2 <= cache_gb * 2**30
-        counts = _runs(images.files)
+        counts, rows, in_groups = runs_of(images.files)
         # Row groups are read whole, so images are shuffled within windows of them; else there is one window, of all.
-        in_groups = isinstance(images.files, ParquetRows)
         order = SampleOrder(counts, OrderRule(seed, shuffle_shards=GROUPS_AT_ONCE if in_groups else len(counts)))
-        stream = _Labelled(images, order, augmentation, stored_size)
+        stream = _Labelled(images, order, rows, augmentation, stored_size)
         super().__init__(stream, images.fingerprint, in_memory=in_memory, workers=workers, kind="images", progress=progress)
 
     def _augmented(self, batch: Batch, aspects: torch.Tensor, spec: BatchSpec) -> Batch:
@@ -85,8 +84,11 @@ class LabelledCorpus(ImageBatches):
 class _Labelled(SampleStream):
     """Labelled images by run and place in it."""
 
-    def __init__(self, images: LabelledImages, order: SampleOrder, augmentation: Augmentation, stored_size: int):
+    def __init__(
+        self, images: LabelledImages, order: SampleOrder, rows: np.ndarray, augmentation: Augmentation, stored_size: int
+    ):
         super().__init__(order, augmentation, stored_size)
+        self.rows = rows
         self.files = images.files
         self.indices = images.indices.astype(np.int32)
         self.starts = np.cumsum(order.counts) - order.counts
@@ -104,7 +106,7 @@ class _Labelled(SampleStream):
 
     def places(self, shards: np.ndarray | int, rows: np.ndarray | int) -> np.ndarray:
         """Numbers of the images in these rows of these runs: int64."""
-        return self.starts[shards] + rows
+        return self.rows[self.starts[shards] + rows]
 
     def crop_looks(self, spec: BatchSpec, sizes: np.ndarray) -> np.ndarray:
         """What the crops of a micro-batch show of images of these sizes (int [B, 2]): looks float32 [B, 2, 3], see `boxes`."""
@@ -121,11 +123,22 @@ class _Labelled(SampleStream):
         return [np.empty(0, np.int32) if classes is None else classes for classes in said]
 
 
-def _runs(files: ImageFiles) -> np.ndarray:
-    """Images of each run of neighbours: row groups of parquet, else so many at a time."""
-    if isinstance(files, ParquetRows):
-        places = np.stack([files.file, files.group])
-        starts = np.flatnonzero((np.diff(places, axis=1) != 0).any(axis=0)) + 1
-    else:
+def runs_of(files: ImageFiles) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Images by what is cheap to read together: counts of each run, the images' numbers run by run, both int64, and whether
+    windows of runs matter.
+
+    Images that are cheap alone are dealt out among the runs of the others, so that each window has its share of them; if there
+    are no others, runs are neighbours.
+    """
+    runs = files.runs()
+    alone = np.flatnonzero(runs < 0)
+    if len(alone) == len(files):
         starts = np.arange(RUN, len(files), RUN)
-    return np.diff([0, *starts, len(files)])
+        return np.diff([0, *starts, len(files)]), np.arange(len(files), dtype=np.int64), False
+    if len(alone):
+        together = np.sort(runs[runs >= 0])
+        dealt = np.random.default_rng(0).permutation(alone)
+        runs = runs.copy()
+        runs[dealt] = together[np.arange(len(alone)) * len(together) // len(alone)]
+    rows = np.argsort(runs, kind="stable")
+    return np.unique(runs, return_counts=True)[1], rows, True

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -53,7 +56,8 @@ class LabelledImages:
 
     files: len(), name(i), read(i) -> encoded bytes. classes: C distinct names, in a known benchmark's official order, else
     sorted. indices: int64 [M], the class indices of all images, end to end. counts: int64 [N], how many each image has: 1,
-    unless multi_label, where 0 is possible. groups: str [N], where each image comes from (e.g. its artist; "" if unknown).
+    unless multi_label, where 0 is possible. groups: str [N] (dtype object, so that one long text does not widen all), where
+    each image comes from (e.g. its artist; "" if unknown).
     fingerprint: 16 hex digits, of names, sizes, times of change and labels. boxes: of a detection data set.
     """
 
@@ -154,7 +158,8 @@ def labelled_images(
     """
     multi_label, indices = counts is not None, np.asarray(indices, dtype=np.int64)
     counts = np.ones(len(files), np.int64) if counts is None else np.asarray(counts, dtype=np.int64)
-    groups = np.array(groups if groups is not None else np.zeros(len(files), "<U1"), dtype=str)
+    groups, same = ["" for _ in range(len(files))] if groups is None else groups, {}
+    groups = np.array([same.setdefault(str(group), str(group)) for group in groups], dtype=object)
     digest = hashlib.sha256("\n".join([*classes, "", *groups.tolist()]).encode("utf-8", "surrogateescape"))
     for part in (indices, counts, *stamps):
         digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
@@ -208,17 +213,30 @@ def ordered_classes(names: set[str] | Sequence[str]) -> list[str]:
         official = LabelSet.load(benchmark).names
         if names == set(official):
             return list(official)
-    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
+    return sorted(names, key=lambda name: (int(name), name)) if all(name.isdecimal() for name in names) else sorted(names)
 
 
 def refuse_alike(classes: Sequence[str], where: str) -> None:
-    """Raises ValueError, naming both, if two classes differ only in case or in the way that spaces are written."""
+    """Raises ValueError, naming both, if two classes differ only in case or in the way that spaces are written.
+
+    Single characters are taken as they are: those of handwriting ("A" and "a") are distinct classes.
+    """
     seen = {}
     for name in classes:
-        plain = " ".join(name.replace("_", " ").split()).casefold()
+        plain = name if len(name) == 1 else " ".join(name.replace("_", " ").split()).casefold()
         if plain in seen:
             raise ValueError(f"{where}: the classes {seen[plain]!r} and {name!r} differ only in spelling: give one of them up")
         seen[plain] = name
+
+
+def resolved(paths: Sequence[Path]) -> bytes:
+    """Where files or folders really lie, for fingerprints: those of equal names, sizes and times elsewhere are others."""
+    return b"\0".join(os.fsencode(path.resolve()) for path in paths)
+
+
+def counted(times: Counter) -> str:
+    """ ".txt (3), .xml (2)", the most frequent first."""
+    return some([f"{what} ({n:,})" for what, n in times.most_common()])
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

@@ -12,9 +12,9 @@ import numpy as np
 
 from ..labels import LabelSet
 from .image_files import LooseFiles, Names
-from .label_values import Selection, class_list, from_values
-from .labelled_images import LabelledImages, ordered_classes, refuse_alike, some
-from .loose_files import loose_images, present_files, scan_folders
+from .label_values import Selection, class_list, from_values, read_text
+from .labelled_images import LabelledImages, ordered_classes, refuse_alike, resolved, some
+from .loose_files import EXTENSIONS, loose_images, present_files, scan_folders, without_hollow
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def class_folder_images(folder: Path) -> LabelledImages:
     """
     names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_dir())
     splits = [name for name in names if name.lower() in SPLITS]
-    if splits and len(splits) == len(names):
+    if len(splits) > 1 or (splits and (len(names) == 1 or _holds_class_folders(folder / splits[0]))):
         raise ValueError(f"{folder} holds {', '.join(splits)}: give one of them, e.g. {folder / splits[0]}")
     official = _places_names(names)
     classes = ordered_classes([official.get(name, name) for name in names])
@@ -45,12 +45,8 @@ def class_folder_images(folder: Path) -> LabelledImages:
     empty = [folder_of[name] for name, files in zip(classes, found, strict=True) if not files]
     if empty:
         logger.warning("%s: %d class folder(s) hold no image and are no classes here: %s", folder, len(empty), some(empty))
-    hollow = [file[0] for files in found for file in files if file[1] <= 0]
-    if hollow:
-        logger.warning("%s: %d file(s) of zero bytes are left out: %s", folder, len(hollow), some(hollow))
-    kept = [[file for file in files if file[1] > 0] for files in found]
-    if not any(kept):
-        raise ValueError(f"{folder}: all {len(hollow)} image files are of zero bytes: copy them again")
+    whole = {file[0] for file in without_hollow(folder, [file for files in found for file in files])}
+    kept = [[file for file in files if file[0] in whole] for files in found]
     classes, kept = zip(*[(name, files) for name, files in zip(classes, kept, strict=True) if files], strict=True)
     if len(classes) == 1 and len(names) == 1 and _holds_folders(folder / names[0]):
         raise ValueError(f"{folder} has one class folder, {names[0]}: is {folder / names[0]} meant?")
@@ -60,6 +56,11 @@ def class_folder_images(folder: Path) -> LabelledImages:
 
 def _holds_folders(folder: Path) -> bool:
     return any(entry.is_dir() for entry in os.scandir(folder))
+
+
+def _holds_class_folders(folder: Path) -> bool:
+    below = (entry.path for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return any(name.lower().endswith(EXTENSIONS) for path in below for name in os.listdir(path))
 
 
 def _places_names(folders: list[str]) -> dict[str, str]:
@@ -76,13 +77,11 @@ def _places_names(folders: list[str]) -> dict[str, str]:
 def image_list_images(path: Path, label_field: str, group_field: str, selection: Selection) -> LabelledImages:
     """The images of a list of paths and labels: see `labelled.load_labelled`. Raises FileNotFoundError or ValueError."""
     columns = _read_list(path, label_field)
-    names, labels = columns.pop(PATH_COLUMNS[0]), columns[label_field]
+    names = columns.pop(PATH_COLUMNS[0])
     folder, numbered = path.parent, class_list(path.parent)
     if re.fullmatch(r"places365_(train|val).*\.txt", path.name):
         folder, numbered = _places_folder(path, names[0].lstrip("/")), _places_classes(path)
         names = [name.lstrip("/") for name in names]
-    if numbered is not None and all(label.isdecimal() for label in labels if label):
-        columns[label_field] = [int(label) if label else "" for label in labels]
     facts, rows = present_files(folder, names, selection, str(path))
     files = LooseFiles(str(folder), Names.of([names[i] for i in rows.tolist()]))
     return from_values(
@@ -94,14 +93,13 @@ def image_list_images(path: Path, label_field: str, group_field: str, selection:
         selection=selection,
         there=f"as a column, which are {', '.join(columns)}",
         names_of_numbers=numbered,
-        stamps=[files.names.text, facts],
+        stamps=[resolved([folder]), files.names.text, facts],
     )
 
 
 def _read_list(path: Path, label_field: str) -> dict[str, list[str]]:
     """The columns of a list: `path`, the label under its field's name, and those that a header names."""
-    text = path.read_text(encoding="utf-8-sig")
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"{path} is empty: write an image's path and its label on each line")
     rows = _split_lines(path, lines)
@@ -153,5 +151,5 @@ def _places_classes(path: Path) -> list[str]:
     categories = path.parent / "categories_places365.txt"
     if not categories.is_file():
         return list(LabelSet.load("places365").names)
-    lines = [line.split() for line in categories.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.split() for line in read_text(categories).splitlines() if line.strip()]
     return [name.split("/", 2)[-1] for name, _ in sorted(lines, key=lambda line: int(line[1]))]

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ..labels import LabelSet
-from .image_files import ParquetRows
+from .image_files import ParquetRows, stamps_of
 from .label_values import Selection, from_values
-from .labelled_images import LabelledImages
+from .labelled_images import LabelledImages, resolved
 from .shards import expand_braces
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "image_path", "path", "file_name", "filename")
@@ -26,7 +26,8 @@ def find_parquet(address: str) -> list[Path]:
     """
     folder = Path(address)
     if not folder.is_dir():
-        paths = sorted(Path(path) for pattern in expand_braces(address) for path in glob(pattern))
+        paths = [folder] if folder.is_file() else []  # though its name looks like a pattern
+        paths = paths or sorted(Path(path) for pattern in expand_braces(address) for path in glob(pattern))
     else:
         paths = sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
         splits = sorted({match[1] for path in paths if (match := SPLIT_NAME.fullmatch(path.name))})
@@ -44,6 +45,7 @@ def parquet_images(address: str, label_field: str, group_field: str, selection: 
     import pyarrow.parquet
 
     paths = find_parquet(address)
+    stamps = stamps_of(paths)  # before they are read
     values, places, schema = {}, [], None
     for number, path in enumerate(paths):
         try:
@@ -65,19 +67,16 @@ def parquet_images(address: str, label_field: str, group_field: str, selection: 
     column = _image_column(address, schema, features)
     if not len(places):
         raise ValueError(f"{address}: its {len(paths)} parquet file(s) have no rows")
-    facts, class_names = [path.stat() for path in paths], _class_names(features.get(label_field))
-    if class_names:  # -1 is what test splits without labels have
-        values[label_field] = [None if value == -1 else value for value in values[label_field]]
     return from_values(
-        ParquetRows(tuple(map(str, paths)), column, *np.ascontiguousarray(places.T)),
+        ParquetRows(tuple(map(str, paths)), stamps, column, *np.ascontiguousarray(places.T)),
         values,
         where=address,
         label_field=label_field,
         group_field=group_field,
         selection=selection,
         there=f"as a column, which are {', '.join(schema.names)}",
-        names_of_numbers=class_names,
-        stamps=[places, np.array([(fact.st_size, fact.st_mtime_ns) for fact in facts])],
+        names_of_numbers=_class_names(features.get(label_field)),
+        stamps=[places, resolved(paths), np.array(stamps)],
     )
 
 

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from .image_files import Names, TarMembers
+from .image_files import Names, TarMembers, stamps_of
 from .index_cache import cached_index
 from .label_values import Selection, class_list, from_values
-from .labelled_images import LabelledImages
+from .labelled_images import LabelledImages, counted, resolved
 from .shard_members import sample_places
 from .shards import find_shards, image_member
 
 logger = logging.getLogger(__name__)
+
+FACTS = ("json", "txt", "cls")  # of a sample, that are no image
 
 
 def shard_images(
@@ -27,22 +29,21 @@ def shard_images(
     """The labelled images of shards: see `labelled.load_labelled`. Raises FileNotFoundError or ValueError with advice."""
     paths = find_shards(address)
     fields = tuple(dict.fromkeys([label_field, group_field, *selection.fields]))
-    times = [path.stat().st_mtime_ns for path in paths]  # before they are read
+    stamps = stamps_of(paths)  # before they are read
     tables = [_shard_table(path, fields) for path in paths]
     values = {name: [v for _, facts in tables for v in facts["values"][name]] for name in fields}
-    lost = sum(facts["lost"] for _, facts in tables)
-    if lost:
-        logger.warning("%s: %d sample(s) without an image, or with an empty one, are left out", address, lost)
+    _tell_lost(address, paths, [facts for _, facts in tables])
     per_tar = [len(table["places"]) for table, _ in tables]
     files = TarMembers(
         tuple(str(path) for path in paths),
-        tuple(times),
+        stamps,
         np.repeat(np.arange(len(paths), dtype=np.int32), per_tar),
         np.concatenate([table["places"] for table, _ in tables]),
         Names.of([name for table, _ in tables for name in _split(table)]),
     )
     if not len(files):
-        raise ValueError(f"{address}: no image in {len(paths)} shard(s)")
+        why = next((f", the first: {facts['broken']}" for _, facts in tables if facts["broken"]), "")
+        raise ValueError(f"{address}: no image in {len(paths)} shard(s){why}")
     if label_field == "label":  # a .json that has it comes first
         codes = [c for _, facts in tables for c in facts["cls"]]
         values["label"] = [code if value is None else value for value, code in zip(values["label"], codes, strict=True)]
@@ -56,8 +57,24 @@ def shard_images(
         selection=selection,
         there=f"in their .json, which has {', '.join(there) or 'nothing'}",
         names_of_numbers=class_list(paths[0].parent),
-        stamps=[files.names.text, files.places, np.repeat(np.array(times), per_tar)],
+        stamps=[files.names.text, files.places, files.tar, resolved(paths), np.array(stamps)],
     )
+
+
+def _tell_lost(address: str | Path | Sequence[str], paths: Sequence[Path], tables: Sequence[dict]) -> None:
+    """Warn of tars that break off and of samples that cannot be used."""
+    for path, facts in zip(paths, tables, strict=True):
+        if facts["broken"] and facts["samples"]:
+            logger.warning("%s breaks off (%s): the samples up to there are used", path, facts["broken"])
+        elif facts["broken"]:
+            logger.warning("%s gives no sample: %s", path, facts["broken"])
+    lost = sum(facts["lost"] for facts in tables)
+    if lost:
+        others = Counter()
+        for facts in tables:
+            others.update(facts["others"])
+        told = f" (they have {counted(others)})" if others else ""
+        logger.warning("%s: %d sample(s) without an image, or with an empty one, are left out%s", address, lost, told)
 
 
 def _shard_table(path: Path, fields: Sequence[str]) -> tuple[dict[str, np.ndarray], dict]:
@@ -67,17 +84,16 @@ def _shard_table(path: Path, fields: Sequence[str]) -> tuple[dict[str, np.ndarra
 
 
 def _scan(path: Path, fields: Sequence[str]) -> dict[str, np.ndarray]:
-    places, names, codes, lost, there = [], [], [], 0, []
+    places, names, codes, lost, there, others = [], [], [], 0, [], Counter()
     values = {name: [] for name in fields}
     with open(path, "rb") as file:
         samples, broken = sample_places(file, str(path))
-        if broken:
-            logger.warning("%s breaks off (%s): the samples up to there are used", path, broken)
         whole = os.fstat(file.fileno()).st_size
         for key, parts in samples:
             place = image_member(parts)
             if place is None or not place[1] or sum(place) > whole:
                 lost += 1
+                others.update(f".{extension}" for extension in parts if place is None and extension not in FACTS)
                 continue
             facts = _json_at(file, parts["json"], f"{path}:{key}.json") if "json" in parts else {}
             there = there or list(facts)
@@ -86,7 +102,8 @@ def _scan(path: Path, fields: Sequence[str]) -> dict[str, np.ndarray]:
             codes.append(_class_code(file, parts["cls"], f"{path}:{key}.cls") if "cls" in parts else None)
             places.append(place)
             names.append(key)
-    facts = {"values": values, "cls": codes, "lost": lost, "there": there}
+    facts = {"values": values, "cls": codes, "lost": lost, "there": there, "others": others}
+    facts |= {"broken": broken, "samples": len(samples)}
     return {
         "places": np.array(places, dtype=np.int64).reshape(-1, 2),
         "names": np.frombuffer("\n".join(names).encode("utf-8", "surrogateescape"), np.uint8),
@@ -112,4 +129,4 @@ def _class_code(file, place: tuple[int, int], name: str) -> int | str:
     text = os.pread(file.fileno(), place[1], place[0]).decode("utf-8", errors="replace").strip()
     if not text:
         raise ValueError(f"{name} is empty: it holds a class's number or name")
-    return int(text) if text.isdecimal() else text
+    return int(text) if text.removeprefix("-").isdecimal() else text

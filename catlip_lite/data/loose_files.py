@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 
 from .image_files import LooseFiles, Names
 from .label_values import Selection
-from .labelled_images import LabelledImages, labelled_images, some
+from .labelled_images import LabelledImages, counted, labelled_images, resolved, some
+from .shards import IMAGE_EXTENSIONS
 
 logger = logging.getLogger(__name__)
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+EXTENSIONS = tuple(f".{extension}" for extension in IMAGE_EXTENSIONS)
 SCANS = 8  # side by side: on network disks each waits for its server
 FILES_A_SCAN = 1000
 
@@ -27,27 +29,50 @@ def loose_images(folder: Path, classes: list[str], indices: np.ndarray, files: l
     """Labelled images of files below a folder. labels: what else `labelled_images` takes."""
     paths = Names.of([file[0] for file in files])
     facts = np.array([file[1:] for file in files], dtype=np.int64)
-    return labelled_images(LooseFiles(str(folder), paths), classes, indices, [paths.text, facts], **labels)
+    return labelled_images(LooseFiles(str(folder), paths), classes, indices, [resolved([folder]), paths.text, facts], **labels)
 
 
-def images_below(folder: Path, name: str, depth: int = 1) -> list[FileFacts]:
-    """The image files of `folder/name` and, one folder deeper, of its folders, sorted; hidden ones are passed over."""
-    found = []
+def images_below(folder: Path, name: str, depth: int = 1) -> tuple[list[FileFacts], Counter]:
+    """The image files of `folder/name` and, one folder deeper, of its folders, sorted; and the other files by extension.
+
+    Hidden ones are passed over.
+    """
+    found, others = [], Counter()
     for entry in os.scandir(folder / name):
         if entry.name.startswith("."):
             continue
         path = f"{name}/{entry.name}" if name else entry.name
         if entry.name.lower().endswith(EXTENSIONS):
             found.append((path, *_facts(entry.path)))
-        elif depth and entry.is_dir():
-            found += images_below(folder, path, depth - 1)
-    return sorted(found)
+        elif entry.is_dir():
+            if depth:
+                deeper, other = images_below(folder, path, depth - 1)
+                found += deeper
+                others.update(other)
+        else:
+            others[os.path.splitext(entry.name)[1].lower() or "no extension"] += 1
+    return sorted(found), others
 
 
 def scan_folders(folder: Path, names: Sequence[str]) -> list[list[FileFacts]]:
-    """`images_below` of several of its folders."""
+    """The images below several of its folders; other files are counted in a warning."""
     with ThreadPoolExecutor(SCANS) as pool:
-        return list(pool.map(lambda name: images_below(folder, name), names))
+        scanned = list(pool.map(lambda name: images_below(folder, name), names))
+    others = sum((other for _, other in scanned), Counter())
+    if others:
+        told = (folder, f"{others.total():,}", counted(others))
+        logger.warning("%s: %s file(s) are no images by their names and passed over: %s", *told)
+    return [found for found, _ in scanned]
+
+
+def without_hollow(folder: Path, files: Sequence[FileFacts]) -> list[FileFacts]:
+    """The files that have any bytes; others are told in a warning. Raises ValueError if none has."""
+    hollow = [file[0] for file in files if file[1] <= 0]
+    if hollow and len(hollow) == len(files):
+        raise ValueError(f"{folder}: all {len(hollow):,} image files are of zero bytes: copy them again")
+    if hollow:
+        logger.warning("%s: %d file(s) of zero bytes are left out: %s", folder, len(hollow), some(hollow))
+    return [file for file in files if file[1] > 0]
 
 
 def present_files(folder: Path, names: Sequence[str], selection: Selection, where: str) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,8 @@ from ..artefacts import atomic_path
 
 logger = logging.getLogger(__name__)
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+# What counts as an image by its name, in shards and in folders; of several of a sample, the first.
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "jfif", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "avif")
 Member = TypeVar("Member")  # a TarInfo, or whatever else tells where a member is
 
 
@@ -50,6 +51,8 @@ def find_shards(address: str | Path | Sequence[str]) -> list[Path]:
         return sorted(demo_folder(text.removeprefix("demo/")).glob("*.tar"))
     if Path(text).is_dir():
         paths = sorted(Path(text).glob("*.tar"))
+    elif Path(text).is_file():  # though its name looks like a pattern
+        paths = [Path(text)]
     else:
         paths = sorted(Path(p) for pattern in expand_braces(text) for p in glob(pattern))
     if not paths:

@@ -5,6 +5,7 @@ From a shell, one process a GPU: `torchrun --nproc-per-node 8 -m catlip_lite.tas
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.images import AUGMENTATIONS
-from ..data.labelled import LabelledImages, address_name, all_views, load_labelled
+from ..data.labelled import LabelledImages, all_views, load_labelled, named_addresses
 from ..data.labelled_corpus import LabelledCorpus
 from ..labels import LabelSet
 from ..labels.borrowing import Borrowed
@@ -110,26 +111,22 @@ def open_downstream(
     borrow: str = "own",
     borrow_similarity: float = 0.5,
 ) -> Downstream:
-    """Index the labelled images (addresses, all of them trained on) and tests, over the classes that both have images of.
+    """Index the labelled images (addresses, all of them trained on) and tests (one or several), over the classes that both have
+    images of.
 
-    The rest as in notebook 06: see `map_labels`. Images of other classes are left out, and told. Raises ValueError if fewer
-    than two classes are left.
+    The rest as in notebook 06: see `map_labels`. Images of other classes are left out, and told. Raises ValueError without a
+    test, or if fewer than two classes are left.
     """
     fields = {"label_field": label_field, "group_field": group_field}
     train = load_labelled(labelled, **fields)
-    parts = {address_name(address): load_labelled(address, **fields) for address in tests}
+    parts = {name: load_labelled(address, **fields) for name, address in named_addresses(tests).items()}
     for part in (train, *parts.values()):
         part.expect_single_labels()
     first = next(iter(parts))
     asked = set(parts[first].present())
     classes = [name for name in train.present() if name in asked]
-    for names, told in (
-        (asked - set(classes), f"only {first} has"),
-        (set(train.present()) - asked, "only the training images have"),
-    ):
-        if names and is_main():
-            some = ", ".join(sorted(names)[:SHOWN])
-            logger.warning("images of %d class(es) that %s are left out: %s", len(names), told, some)
+    tell_left_out(asked - set(classes), f"only {first} has")
+    tell_left_out(set(train.present()) - asked, "only the training images have")
     if len(classes) < 2:
         raise ValueError(f"training images and {first} have {len(classes)} class(es) in common: a task needs two")
     meant, borrowed = map_labels(
@@ -141,17 +138,25 @@ def open_downstream(
         how=borrow,
         min_similarity=borrow_similarity,
     )
-    kept = {name: _of_classes(part, classes) for name, part in parts.items()}
+    kept = {name: of_task_classes(part, classes) for name, part in parts.items()}
     return Downstream(train.of_classes(classes), kept, meant, borrowed)
 
 
-def _of_classes(images: LabelledImages, classes: list[str]) -> LabelledImages:
-    """The images of these classes, over all of these, also those that the set does not know."""
+def tell_left_out(classes: set[str], where: str) -> None:
+    """Warn, in the main process, of classes that a task goes without; where: "only … has"."""
+    if classes and is_main():
+        some = ", ".join(sorted(classes)[:SHOWN])
+        logger.warning("%d class(es) that %s are left out: %s", len(classes), where, some)
+
+
+def of_task_classes(images: LabelledImages, classes: list[str]) -> LabelledImages:
+    """The images of these classes, over all of these, known to the set or not; see `LabelledImages.of_classes`."""
     known = [name for name in classes if name in set(images.classes)]
     if not known:
         raise ValueError(f"a test has no image of the task's {len(classes)} classes, its own are such as {images.classes[:3]}")
     kept, place = images.of_classes(known), np.array([classes.index(name) for name in known])
-    return replace(kept, classes=classes, indices=place[kept.indices])
+    boxes = kept.boxes if kept.boxes is None else replace(kept.boxes, class_index=place[kept.boxes.class_index])
+    return replace(kept, classes=classes, indices=place[kept.indices], boxes=boxes)
 
 
 def start_head(
@@ -179,14 +184,10 @@ def start_heads(model: PretrainedModel, downstream: Downstream, *, compare: bool
 def recipe_from(model: PretrainedModel, num_images: int, given: dict, processes: int = 1) -> FinetuneRecipe:
     """The recipe of notebook 07's parameters that begin with finetune_ (here without it); None takes table 7's value.
 
-    For vit_nano8 image_size None is the model's own.
+    image_size None is the model's own, so that fine-tuning is compared with a probe that sees the same pixels.
     """
-    given = {**given, "image_size": given.get("image_size") or _own_size(model)}
+    given = {**given, "image_size": given.get("image_size") or model.image_size}
     return finetune_recipe_for(model.config["model"], num_images=num_images, processes=processes, **given)
-
-
-def _own_size(model: PretrainedModel) -> int | None:
-    return model.image_size if model.config["model"] == "vit_nano8" else None
 
 
 def finetune_in(
@@ -201,7 +202,7 @@ def finetune_in(
         "corpus": images.fingerprint,
         "classes": images.classes,
         "model": model_fingerprint(model),
-        "head": [float(head.weight.double().sum()), float(head.bias.double().sum())],
+        "head": _fingerprint(head),
     }
     if told_by_main(claim(folder, identity) if is_main() else None):
         if is_main():
@@ -299,6 +300,15 @@ def evaluate(
     scores = classifier.scores(images, batch_size, workers)
     rows = np.flatnonzero(~np.isnan(scores[:, 0]))
     return rows, scores[rows]
+
+
+def _fingerprint(head: Head) -> str:
+    """16 hex digits of a head's numbers, in their order, to the last bit: rounded first, some of a million would still lie at
+    an edge, and two devices that differ there, as they may with a fitted scale, do not begin the same run."""
+    digest = hashlib.sha256(str(tuple(head.weight.shape)).encode())
+    for part in (head.weight, head.bias):
+        digest.update(part.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _check(model: PretrainedModel, head: Head, images: LabelledImages, recipe: FinetuneRecipe) -> None:

@@ -34,10 +34,10 @@ def summarise_recipe(recipe: FinetuneRecipe, num_images: int) -> pd.DataFrame:
     """The recipe beside table 7's for ViT-B/16 and as many images: columns setting, here, table 7."""
     task = "coco" if recipe.loss == "bce" else "imagenet-1k"
     table = PAPER | (PAPER_COCO if task == "coco" else {})
-    batch = min(num_images, table["batch_size"])  # nobody is told again that a batch is lowered
+    many = max(num_images, table["batch_size"])  # nobody is told again that a batch is lowered
     size = recipe.image_size if recipe.image_size in (224, 512) else None
-    paper = finetune_recipe_for("vit_b16", num_images=num_images, image_size=size, task=task, batch_size=batch).as_dict()
-    paper |= {"max_steps": "by epochs"} | {name: table[name] for name in ("batch_size", "warmup_steps")}
+    paper = finetune_recipe_for("vit_b16", num_images=many, image_size=size, task=task).as_dict()
+    paper |= {"max_steps": "by epochs", "warmup_steps": table["warmup_steps"]}
     here = recipe.as_dict()
     return pd.DataFrame({"setting": n, "here": str(here[n]), "table 7": str(paper[n])} for n in SETTINGS)
 
@@ -53,7 +53,17 @@ def all_answers(
     cache: Path,
     workers: int = 0,
 ) -> dict[str, dict[str, Answers]]:
-    """What each classifier says of each test's images: the untrained head, the probe, and what was fine-tuned, by start."""
+    """What each classifier says of each test's images: the untrained head, the probe, and what was fine-tuned, by start.
+
+    Says so where these see images of different sizes.
+    """
+    size = tuned[TRANSFER][0].evaluation.image_size
+    if size != model.image_size:
+        pixels = (size / model.image_size) ** 2
+        print(
+            f"image sizes differ: {START} and {PROBE} at {model.image_size} px, "
+            f"fine-tuned at {size} px ({pixels:.1f} × the pixels)"
+        )
     still = {START: heads[TRANSFER], PROBE: probe_head(model, downstream, cache, workers)}
     found = {name: answers_of_head(model, head, downstream, cache, workers) for name, head in still.items()}
     for init, (classifier, _) in reversed(tuned.items()):

@@ -15,9 +15,9 @@ import pandas as pd
 import torch
 
 from ..data.batches import BatchSpec
-from ..data.boxes import LABELS_OF, LEAST_VISIBLE, labels_of_views
+from ..data.boxes import LABELS_OF, LEAST_VISIBLE, check_boxes, labels_of_views
 from ..data.images import AUGMENTATIONS
-from ..data.labelled import Address, LabelledImages, address_name, batches_of_views, load_labelled
+from ..data.labelled import Address, LabelledImages, address_name, batches_of_views, load_labelled, named_addresses
 from ..data.labelled_corpus import LabelledCorpus
 from ..labels import LabelSet
 from ..labels.borrowing import Borrowed, borrow
@@ -27,7 +27,7 @@ from ..models.classifier import classifier_network
 from ..models.heads import Head, random_head
 from ..models.transfer import transfer_head
 from ..training.finetune_recipes import FinetuneRecipe, finetune_recipe_for
-from .finetune import evaluate, finetune, finetune_in
+from .finetune import evaluate, finetune, finetune_in, of_task_classes, tell_left_out
 from .multi_label_scoring import dense_targets, score_multi_label
 
 BIASES = ("shifted", "copied", "frequency", "zero")
@@ -75,9 +75,10 @@ class Task:
 def load_task(
     model: PretrainedModel,
     labelled: Address,
-    tests: Sequence[str],
+    tests: Address | Sequence[Address],
     *,
     image_size: int,
+    trained_on: Sequence[str] = ("image",),
     label_mapping: str | Path | None = None,
     how: str = "own",
     min_similarity: float = 0.5,
@@ -87,23 +88,52 @@ def load_task(
 ) -> Task:
     """Find the images, nothing is decoded; set validation aside; match the classes with the model's vocabulary.
 
-    Raises ValueError for images with a single label each, or tests of other classes than the labelled images.
+    The classes are those that the labelled images and the first test both know; others' labels are left out, and told.
+    trained_on: what `compare` will train on. Raises ValueError for images with a single label each, fewer than two classes in
+    common, or what `check_trained_on` refuses.
     """
-    images = load_labelled(labelled).sample(most_images)
-    found = {address_name(address): load_labelled(address).sample(most_test_images) for address in tests}
-    for name, part in {address_name(labelled): images, **found}.items():
-        if not part.multi_label:
-            raise ValueError(f"{name} has one label an image: give COCO annotations (instances_….json), or use notebook 07")
-        if part.classes != images.classes:
-            raise ValueError(f"{name} has other classes than {address_name(labelled)}: give parts of one data set")
     if not 0 < validation_share < 1:
         raise ValueError(f"validation_share={validation_share} must be between 0 and 1: it chooses the thresholds")
+    images = load_labelled(labelled)
+    found = {name: load_labelled(address) for name, address in named_addresses(tests).items()}
+    for name, part in [(address_name(labelled), images), *found.items()]:
+        if not part.multi_label:
+            raise ValueError(f"{name} has one label an image: give COCO annotations (instances_….json), or use notebook 07")
+    check_trained_on(trained_on, images)
+    images, found = _of_shared_classes(images, found)
+    images = images.sample(most_images)
+    found = {name: part.sample(most_test_images) for name, part in found.items()}
     order = np.random.default_rng(0).permutation(len(images))
     aside = max(1, round(validation_share * len(images)))
     meant = map_classes(images.classes, corrections=label_mapping)
     borrowed = borrow(meant, model.vocabulary, how, min_similarity=min_similarity)
     train, validation = images.take(np.sort(order[aside:])), images.take(np.sort(order[:aside]))
     return Task(model_at(model, image_size), train, validation, found, meant, borrowed)
+
+
+def check_trained_on(trained_on: Sequence[str], images: LabelledImages) -> None:
+    """Raises ValueError unless these are distinct names of `LABELS_OF`, and the images have the boxes that "view" needs."""
+    names = list(trained_on)
+    if isinstance(trained_on, str) or not names or len(set(names)) < len(names) or not set(names) <= set(LABELS_OF):
+        raise ValueError(f"trained_on={trained_on!r} must be a list of one or more of {', '.join(LABELS_OF)}, each once")
+    if "view" in names:
+        check_boxes(images)
+
+
+def _of_shared_classes(
+    images: LabelledImages, tests: dict[str, LabelledImages]
+) -> tuple[LabelledImages, dict[str, LabelledImages]]:
+    """The labelled images and the tests over the classes that the first test has, too."""
+    first = next(iter(tests))
+    known = set(tests[first].classes)
+    classes = [name for name in images.classes if name in known]
+    tell_left_out(known - set(classes), f"only {first} has")
+    tell_left_out(set(images.classes) - known, "only the training images have")
+    if len(classes) < 2:
+        raise ValueError(f"training images and {first} have {len(classes)} class(es) in common: a task needs two")
+    if classes != images.classes:
+        images = images.of_classes(classes)
+    return images, {name: part if part.classes == classes else of_task_classes(part, classes) for name, part in tests.items()}
 
 
 def model_at(model: PretrainedModel, image_size: int) -> PretrainedModel:
@@ -184,17 +214,22 @@ def compare_starts(task: Task, workers: int = 0) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def training_views(task: Task, recipe: FinetuneRecipe, most: int = 12) -> tuple[torch.Tensor, list[list[str]], list[list[str]]]:
-    """Training views to look at: float32 [n, 3, S, S] in 0..1, labels of the whole image, and those of them left in view."""
+def training_views(
+    task: Task, recipe: FinetuneRecipe, most: int = 12
+) -> tuple[torch.Tensor, list[list[str]], list[list[str]] | None]:
+    """Training views to look at: float32 [n, 3, S, S] in 0..1, labels of the whole image, and those of them left in view.
+
+    Without boxes nobody knows what is left: None in its place.
+    """
     spec, labels = BatchSpec(0, most, 0, most, recipe.image_size), {}
-    for labels_of in LABELS_OF:
+    for labels_of in LABELS_OF if task.train.boxes is not None else LABELS_OF[:1]:
         corpus = LabelledCorpus(
             task.train.sample(256), recipe.image_size, AUGMENTATIONS[recipe.augmentation], labels_of=labels_of, workers=0
         )
         batch = next(iter(corpus.batches([spec])))
         labels[labels_of] = [[task.classes[c] for c in batch.indices[batch.rows == row].tolist()] for row in range(most)]
     views = batch.images if batch.images.is_floating_point() else batch.images.float() / 255
-    return views, labels["image"], labels["view"]
+    return views, labels["image"], labels.get("view")
 
 
 # --- training and scores ------------------------------------------------------------------------------------------------------
@@ -263,7 +298,11 @@ def compare(
     **options,
 ) -> list[Scored]:
     """The untrained classifiers, and those fine-tuned by one recipe, for each seed: Transfer Init and Random Init on the first
-    of `trained_on` ("image", "view"), Transfer Init on the others. folder: of a folder for each, such as `transfer_image_0`."""
+    of `trained_on` ("image", "view"), Transfer Init on the others. folder: of a folder for each, such as `transfer_image_0`.
+    Raises ValueError, before any training, for what `check_trained_on` refuses, or no seed."""
+    check_trained_on(trained_on, task.train)
+    if not seeds:
+        raise ValueError("seeds is empty: give at least one, e.g. [0]")
     found = untrained(task, bias=bias, workers=loader_workers)
     for seed in seeds:
         for number, labels_of in enumerate(trained_on):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..data.labelled import LabelledImages, address_name, load_labelled
+from ..data.labelled import LabelledImages, load_labelled, named_addresses
 from ..models import PretrainedModel
 from ..models.calibration import fit_temperature
 from ..models.heads import random_head
@@ -47,11 +47,10 @@ class ProbeImages:
 
 
 def load_images(train, tests: Sequence[str], *, label_field: str, group_field: str) -> ProbeImages:
-    """Index all labelled images; none is decoded yet. A test has its address's short name."""
+    """Index all labelled images; none is decoded yet. A test has its address's short name, see `named_addresses`."""
     fields = {"label_field": label_field, "group_field": group_field}
-    return ProbeImages(
-        load_labelled(train, **fields), {address_name(address): load_labelled(address, **fields) for address in tests}
-    )
+    found = {name: load_labelled(address, **fields) for name, address in named_addresses(tests).items()}
+    return ProbeImages(load_labelled(train, **fields), found)
 
 
 def summarise_images(images: ProbeImages) -> pd.DataFrame:

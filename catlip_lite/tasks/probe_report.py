@@ -13,8 +13,8 @@ import torch
 from ..artefacts import provenance, write_table
 from ..data.images import Evaluation
 from ..data.labelled import LabelledImages, all_views
-from ..labels import LabelSet
 from ..labels.borrowing import borrow
+from ..labels.mapping import map_classes
 from ..models import PretrainedModel, transfer_head
 from .features import Features, model_fingerprint
 from .probe import TRAINED, ProbeData, ProbeImages, Scored
@@ -111,7 +111,7 @@ def beside_zero_shot(model: PretrainedModel, data: ProbeData, scored: Mapping[st
     scored: the probe's answers by test. The choice of answers is the classes that the head knows for zero-shot, all classes for
     the probe. Columns: test, images, classes, zero-shot top-1 and top-5, probe top-1 and top-5; no rows if the head knows none.
     """
-    label_set = LabelSet.from_names(data.classes)
+    label_set = map_classes(data.classes)
     borrowed = borrow(label_set, model.vocabulary, "own", fallback=())
     known = np.array([found.kind != "none" for found in borrowed])
     rows = []

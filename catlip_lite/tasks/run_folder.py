@@ -58,7 +58,8 @@ def claim(folder: Path, identity: dict) -> bool:
     if folder.is_dir() and any(folder.iterdir()):
         there = json.loads(marker.read_text()) if marker.is_file() else {}
         changed = [name for name, value in identity.items() if there.get(name) != json.loads(json.dumps(value))]
-        if changed == ["corpus"] and any((folder / "checkpoints").glob("step_*")):
+        finished = (folder / "model.safetensors").is_file()
+        if changed == ["corpus"] and not finished and any((folder / "checkpoints").glob("step_*")):
             raise ValueError(
                 f"{folder} holds this run, begun with other data or other numbers of samples in them: give it the data it "
                 "began with (are all of them within reach?), or choose another `run`"

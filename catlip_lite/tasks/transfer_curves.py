@@ -12,18 +12,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..data.labelled import all_views
+from ..data.labelled import LabelledImages, all_views
 from ..models import PretrainedModel
-from ..models.classifier import Classifier
 from ..models.heads import Head, random_head
 from ..training.finetune_recipes import FinetuneRecipe, finetune_recipe_for
 from ..training.heads import HeadRecipe, train_head
+from ..training.neighbours import nearest, neighbour_scores
 from .finetune import finetune
 from .progress import progress
 from .scoring import top_k_hits
 from .transfer_init import Budget, Part, Task, draw
 
 TRANSFER, RANDOM, LP_FT = "Transfer Init", "Random Init", "LP-FT"
+KEPT_BYTES = 4 << 30  # of a test set's views
 MANY = 10**6  # images: more than any batch
 LEARNING_RATES = (3e-5, 3e-4, 3e-3, 3e-2)  # the paper's, and what few images need
 
@@ -54,6 +55,8 @@ def probe_curve(
     start: (seed, images to train on) -> the head of Transfer Init (see `transfer_report.head_of`). epochs: the paper's 30.
     Peers: cosine to class means, and to the nearest image.
     """
+    if not seeds:
+        raise ValueError("seeds=[]: give at least one; bands mean something from three")
     curve = _Gatherer(task, "linear probe")
     width = task.pool.features.features.shape[1]
     for budget, seed in progress([(b, s) for b in budgets for s in seeds], "linear probes", unit="draws"):
@@ -64,7 +67,7 @@ def probe_curve(
             curve.add(budget, seed, init, lr, train, scores)
         known = train.features.features, task.targets(train)
         for init, peer in PEERS.items() if len(train) else ():
-            scores = {name: peer(*known, part.features.features, len(task)) for name, part in task.tests.items()}
+            scores = {name: peer(*known, part.features.features, len(task), device) for name, part in task.tests.items()}
             curve.add(budget, seed, init, None, train, scores)
     return curve.result()
 
@@ -92,12 +95,14 @@ def fit_head(
 class FinetuneOptions:
     """How the curve's networks are fine-tuned. None: table 7's value (see `finetune_recipe_for`).
 
-    lrs: peak learning rates to choose from. least_steps: however few the images. The rest: see `finetune`.
+    lrs: peak learning rates to choose from, besides 0, the start itself. least_steps: however few the images. augmentation: see
+    `FinetuneRecipe`. The rest: see `finetune`.
     """
 
     epochs: int | None = None
     least_steps: int = 100
     lrs: Sequence[float] | None = None
+    augmentation: str | None = None
     precision: str = "auto"
     device: str | None = None
     loader_workers: int = 0
@@ -105,6 +110,7 @@ class FinetuneOptions:
     def recipe(self, model: PretrainedModel, images: int, lr: float | None, seed: int) -> FinetuneRecipe:
         """The recipe for so many images."""
         name, given = model.config["model"], {"image_size": model.image_size, "lr": lr, "seed": seed}
+        given["augmentation"] = self.augmentation
         usual = finetune_recipe_for(name, num_images=MANY, image_size=model.image_size).batch_size
         given |= {"num_images": images, "batch_size": min(usual, images)}
         recipe = finetune_recipe_for(name, epochs=self.epochs, **given)
@@ -130,9 +136,10 @@ def finetune_curve(
     curve = _Gatherer(task, "fine-tuning")
     width = task.pool.features.features.shape[1]
     draws = [(b, s, draw(task, b, s)) for b in budgets for s in seeds]
-    parts = {**task.tests, None: task.validation} if len(options.lrs or ()) > 1 else task.tests
-    views = {name: _views(model, part) for name, part in parts.items()} if draws else {}
-    for budget, seed, rows in progress([d for d in draws if len(d[2])], "fine-tuning", unit="draws"):
+    draws = [d for d in draws if len(d[2])]
+    parts = {**task.tests, None: task.validation} if draws else {}
+    views = {name: _to_score(model, part, options.loader_workers) for name, part in parts.items()}
+    for budget, seed, rows in progress(draws, "fine-tuning", unit="draws"):
         train = task.pool.take(rows)
         blank = random_head(len(task), width, seed)
         heads = {
@@ -141,15 +148,16 @@ def finetune_curve(
             LP_FT: fit_head(task, train, blank, head_epochs, seed, model.device)[1],
         }
         for init, head in heads.items():
-            lr, classifier = _finetuned(model, task, train, head, options, seed, views.get(None))
-            scores = {name: classifier.scores(views[name]) for name in task.tests}
+            lr, scores = _finetuned(model, task, train, head, options, seed, views)
             curve.add(budget, seed, init, lr, train, scores)
     return curve.result()
 
 
-def _views(model: PretrainedModel, part: Part) -> torch.Tensor:
-    """What every classifier of the curve is scored on, decoded once: uint8 [N, 3, S, S]."""
-    rows, views = all_views(part.images, model.evaluation)
+def _to_score(model: PretrainedModel, part: Part, workers: int) -> torch.Tensor | LabelledImages:
+    """What the curve's classifiers are scored on: views, uint8 [N, 3, S, S], decoded once; the images, if these are many."""
+    if len(part) * 3 * model.image_size**2 > KEPT_BYTES:
+        return part.images
+    rows, views = all_views(part.images, model.evaluation, workers=workers)
     if len(rows) < len(part):
         raise ValueError(f"{len(part) - len(rows)} images of {part.name} can no longer be read: are the files still there?")
     return views
@@ -162,20 +170,18 @@ def _finetuned(
     head: Head,
     options: FinetuneOptions,
     seed: int,
-    validation: torch.Tensor | None,
-) -> tuple[float, Classifier]:
-    """The learning rate that validates best, and that network; with one rate there is nothing to choose."""
-    images, tried = train.images.of_classes(task.label_set.names), []
+    views: dict[str | None, torch.Tensor | LabelledImages],
+) -> tuple[float, dict[str, np.ndarray]]:
+    """The learning rate that validates best, and that network's scores of the tests; 0 is the start, not trained at all."""
+    images, wanted = train.images.of_classes(task.label_set.names), task.targets(task.validation)
+    parts = {**task.tests, None: task.validation}
+    tried = [(0.0, {name: head.scores(part.features.features) for name, part in parts.items()})]
+    placed = {"device": options.device, "precision": options.precision, "loader_workers": options.loader_workers}
     for lr in options.lrs or [None]:
         recipe = options.recipe(model, len(train), lr, seed)
-        placed = {"device": options.device, "precision": options.precision, "loader_workers": options.loader_workers}
         classifier = finetune(model, head, images, recipe, quiet=True, **placed)
-        best = 0.0
-        if validation is not None:
-            best = top_k_hits(classifier.scores(validation), task.targets(task.validation))[1]
-        tried.append((best, recipe.lr, classifier))
-    _, lr, classifier = max(tried, key=lambda found: found[0])
-    return lr, classifier
+        tried.append((recipe.lr, {name: classifier.scores(views[name], workers=options.loader_workers) for name in parts}))
+    return max(tried, key=lambda found: top_k_hits(found[1][None], wanted)[1])
 
 
 class _Gatherer:
@@ -209,7 +215,9 @@ def label_accuracy(scores: np.ndarray, targets: np.ndarray, classes: int) -> np.
 # --- peers that need no training --------------------------------------------------------------------------------------------
 
 
-def class_means(features: np.ndarray, targets: np.ndarray, queries: np.ndarray, classes: int) -> np.ndarray:
+def class_means(
+    features: np.ndarray, targets: np.ndarray, queries: np.ndarray, classes: int, device: str | torch.device = "cpu"
+) -> np.ndarray:
     """Cosine to the mean unit feature of each class, float32 [Q, C]; a class without images scores -inf."""
     sums = np.zeros((classes, features.shape[1]), np.float32)
     np.add.at(sums, targets, _unit(features))
@@ -217,19 +225,15 @@ def class_means(features: np.ndarray, targets: np.ndarray, queries: np.ndarray, 
     return np.where(length.T > 0, _unit(queries) @ (sums / np.maximum(length, 1e-9)).T, -np.inf)
 
 
-def nearest_image(features: np.ndarray, targets: np.ndarray, queries: np.ndarray, classes: int) -> np.ndarray:
-    """Cosine to the nearest image of each class, float32 [Q, C]; a class without images scores -inf."""
-    order = np.argsort(targets, kind="stable")
-    present, starts = np.unique(targets[order], return_index=True)
-    reference = _unit(features)[order].T
-    scores = np.full((len(queries), classes), -np.inf, np.float32)
-    for first in range(0, len(queries), QUERIES_AT_ONCE):
-        part = slice(first, first + QUERIES_AT_ONCE)
-        scores[part, present] = np.maximum.reduceat(_unit(queries[part]) @ reference, starts, axis=1)
-    return scores
+def nearest_image(
+    features: np.ndarray, targets: np.ndarray, queries: np.ndarray, classes: int, device: str | torch.device = "cpu"
+) -> np.ndarray:
+    """Cosine to the nearest image of each class among the 128 nearest, scaled, float32 [Q, C]; -inf for the other classes."""
+    cosines, rows = nearest(features, queries, NEIGHBOURS, device)
+    return neighbour_scores(cosines, targets[rows], 1, classes)
 
 
-QUERIES_AT_ONCE = 1024
+NEIGHBOURS = 128
 PEERS = {"class means": class_means, "nearest image": nearest_image}
 
 

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from ..data import labelled_images
-from ..data.labelled import LabelledImages, address_name, load_labelled
+from ..data.labelled import LabelledImages, load_labelled, named_addresses
 from ..labels import LabelSet, Vocabulary
 from ..labels.borrowing import Borrowed, borrow
 from ..labels.mapping import map_classes
 from ..models import PretrainedModel
-from .features import Features, extract, join
+from .features import MOST_VALIDATION, Features, extract, join
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +48,10 @@ def load_parts(
 ) -> list[Part]:
     """Index and embed the labelled images behind each address; images that cannot be read are left out."""
     parts = []
-    for address in addresses:
+    for name, address in named_addresses(addresses).items():
         images = load_labelled(address, label_field=label_field, group_field=group_field)
         features = extract(model, images, cache, workers=workers)
-        parts.append(Part(address_name(address), images.take(features.rows), features))
+        parts.append(Part(name, images.take(features.rows), features))
     return parts
 
 
@@ -150,7 +150,7 @@ def prepare_task(
 ) -> Task:
     """Split the labelled images (in order of preference) into pool and validation; images of other labels are left out.
 
-    Validation is a random share of the preferred images, drawn once with a fixed seed.
+    Validation is a random share of the preferred images, at most 20,000, drawn once with a fixed seed.
     Raises ValueError if no image is left in a part.
     """
     if not 0 < validation_share < 1:
@@ -158,7 +158,8 @@ def prepare_task(
     priority = np.repeat(np.arange(len(labelled)), [len(part) for part in labelled])
     everything = joined(labelled)
     wanted = np.isin(everything.features.labels, label_set.names)
-    validating = (priority == 0) & (np.random.default_rng(0).random(len(everything)) < validation_share)
+    share = min(validation_share, MOST_VALIDATION / max(1, len(labelled[0])))
+    validating = (priority == 0) & (np.random.default_rng(0).random(len(everything)) < share)
     pool, validation = wanted & ~validating, wanted & validating
     kept = {part.name: part.take(np.isin(part.features.labels, label_set.names)) for part in tests}
     if not pool.any() or not validation.any() or any(len(part) == 0 for part in kept.values()):
@@ -185,7 +186,7 @@ def joined(parts: Sequence[Part]) -> Part:
 
 @dataclass(frozen=True)
 class Budget:
-    """How much labelled data: `shots` images a class, or a `fraction` of all labelled images (exactly one is set)."""
+    """How much labelled data: `shots` images a class, or a `fraction` of the pool (exactly one is set)."""
 
     shots: int | None = None
     fraction: float | None = None
@@ -207,7 +208,7 @@ def budgets(shots: Sequence[int] | None, fractions: Sequence[float] | None) -> l
         raise ValueError("give shots (images a class), fractions (of the labelled images) or both")
     if any(k < 0 or k != int(k) for k in shots or ()) or any(not 0 <= f <= 1 for f in fractions or ()):
         raise ValueError(f"shots {shots} must be whole numbers from 0, fractions {fractions} within 0..1")
-    return [Budget(shots=k) for k in sorted(shots or ())] + [Budget(fraction=f) for f in sorted(fractions or ())]
+    return [Budget(shots=k) for k in sorted(set(shots or ()))] + [Budget(fraction=f) for f in sorted(set(fractions or ()))]
 
 
 def draw(task: Task, budget: Budget, seed: int) -> np.ndarray:

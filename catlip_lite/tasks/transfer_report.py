@@ -243,8 +243,9 @@ def _told_margins(table: pd.DataFrame) -> list[str]:
     lines = []
     for (method, test), part in table.groupby(["method", "test"], sort=False):
         told = ", ".join(f"{row['budget']}: {row['mean']:+.3f}" for _, row in part.iterrows())
-        sure = int((part["low"] > 0).sum())
-        beyond = f", at {sure} beyond the 95 % band of its seeds" if part["seeds"].max() > 1 else ""
+        drawn = part[part["images"] > 0]  # without images Transfer Init has no spread
+        sure = int((drawn["low"] > 0).sum())
+        beyond = f"; at {sure} of {len(drawn)} with images beyond the 95 % band of its seeds" if part["seeds"].max() > 1 else ""
         lines.append(
             f"- {method}, {test}: Transfer Init less Random Init, top-1: {told}. It leads at "
             f"{int((part['mean'] > 0).sum())} of {len(part)} sizes{beyond}."

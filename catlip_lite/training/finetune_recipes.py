@@ -39,6 +39,7 @@ PAPER_MICRO_BATCH = {
     "vit_h16": (128, 32),
 }
 COCO_MICRO_BATCH = 32
+FEWEST = 4  # a micro-batch may be this many times smaller than what fits; BatchNorm averages over its images
 
 # The demo's model, for two CPU cores: chosen on a quarter of its labelled drawings, set aside, by a handful of short trainings.
 DEMO = {
@@ -90,7 +91,8 @@ def finetune_recipe_for(
     """The recipe of a model, a name of `MODELS`, for so many training images; values given and not None replace table 7's.
 
     task: whose column of table 7, one of `TASKS`; None: "coco" for multi-label images, else "imagenet-1k". max_steps may be
-    given instead of epochs. processes: how many share a step. A batch of more than all images is lowered, with a warning.
+    given instead of epochs. processes: how many share a step. A batch of more than all images is lowered, with a warning, and
+    so is one that only micro-batches of a few images would divide (257 images, 128 of which fit).
     Raises ValueError for an unknown name or an impossible value.
     """
     task = task or ("coco" if multi_label else "imagenet-1k")
@@ -106,7 +108,7 @@ def finetune_recipe_for(
     values = _defaults(model, task, given.get("image_size")) | given
     if "lr" in given and "min_lr" not in given:
         values["min_lr"] = values["lr"] / 10
-    lowered = _lower_batch(values, num_images, processes)
+    lowered = _lower_batch(values, num_images, processes, as_given="micro_batch" in given)
     _check(values, MODELS[model].patch)
     settle_batch(values, processes, keep_micro_batch="micro_batch" in given and not lowered)
     _settle_steps(values, num_images, MODELS[model].patch)
@@ -127,16 +129,30 @@ def _defaults(model: str, task: str, image_size: int | None) -> dict:
     return values
 
 
-def _lower_batch(values: dict, num_images: int, processes: int) -> bool:
-    """No batch of more than all images: as many whole micro-batches as there are, or one smaller; whether it was lowered."""
-    if values["batch_size"] <= num_images:
+def _lower_batch(values: dict, num_images: int, processes: int, *, as_given: bool) -> bool:
+    """No batch of more than all images, or without a divisor near the micro-batch; whether it was lowered.
+
+    It becomes 8 to 15 times a power of two, at most an eighth less: any number of processes that is a power of two shares it
+    alike, so that all make the same recipe. as_given: the micro-batch is not ours to choose, and so no reason.
+    """
+    batch = min(values["batch_size"], num_images)
+    share, most = batch // processes, min(values.get("micro_batch", batch), batch // processes)
+    even = as_given or batch % processes or _largest_divisor(share, most) * FEWEST > most
+    if batch == values["batch_size"] and even:
         return False
-    share = num_images // processes
-    micro_batch = max(1, values.get("micro_batch", share))
-    lowered = processes * (share // micro_batch * micro_batch or share)
-    logger.warning("batch_size=%d is lowered to %d: there are %d training images", values["batch_size"], lowered, num_images)
+    unit = 1 << max(0, batch.bit_length() - 4)
+    lowered = batch // unit * unit
+    lowered = lowered // processes * processes or processes
+    if lowered == values["batch_size"]:
+        return False
+    why = f"there are {num_images} training images" if batch < values["batch_size"] else "it is to divide into micro-batches"
+    logger.warning("batch_size=%d is lowered to %d: %s", values["batch_size"], lowered, why)
     values["batch_size"] = lowered
     return True
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return next((n for n in range(most, 0, -1) if number % n == 0), 1)
 
 
 def _check(values: dict, patch: int) -> None:
@@ -162,9 +178,14 @@ def _check(values: dict, patch: int) -> None:
 
 
 def _settle_steps(values: dict, num_images: int, patch: int) -> None:
-    """Epochs as steps, of the batch that a step takes on average; or the epochs that the given steps are."""
-    sizes = scales(values["image_size"], values["multi_scale"], values["micro_batch"], patch=patch)
-    mean = sum(scale.batch for scale in sizes) / len(sizes) * (values["batch_size"] // values["micro_batch"])
+    """Epochs as steps, of the batch that a step takes on average; or the epochs that the given steps are.
+
+    The mean is of batches before they are rounded to whole images in a micro-batch, which differ with micro_batch and the
+    number of processes: a run that goes on with other ones must find the same number of steps.
+    """
+    base = values["image_size"]
+    shares = [(base / scale.size) ** 2 for scale in scales(base, values["multi_scale"], values["micro_batch"], patch=patch)]
+    mean = values["batch_size"] * sum(shares) / len(shares)
     values["steps_per_epoch"] = max(1, round(num_images / mean))
     if "max_steps" in values:
         values["epochs"] = math.ceil(values["max_steps"] / values["steps_per_epoch"])

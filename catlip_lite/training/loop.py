@@ -7,8 +7,8 @@ and its place (steps done, samples taken); the order of the samples and all rand
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,7 +179,7 @@ def train(
     """
     if folder is None and options.checkpoint_every is not None:
         raise ValueError("without a folder there is no place for checkpoints: give one, or checkpoint_every=None")
-    with torch.random.fork_rng(devices=[options.device] if options.device.type == "cuda" else []):
+    with _settings_kept(options.device):
         training = start_training(network, loss, recipe, options, normalise)
         facts = training.resume(folder / "checkpoints") if options.checkpoint_every is not None else None
         place = _check_facts(facts, corpus, recipe, folder)
@@ -224,6 +224,17 @@ def train(
                         keep_every=options.keep_every,
                     )
         return {name: whole(value).cpu() for name, value in training.ema.state.items()}
+
+
+@contextmanager
+def _settings_kept(device: torch.device) -> Iterator[None]:
+    """Random states and the precision of float32 products are afterwards what they were."""
+    precision = torch.get_float32_matmul_precision()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
 
 
 def start_training(

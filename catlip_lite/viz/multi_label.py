@@ -15,17 +15,25 @@ from .theme import COLOURS, finished, use_theme
 MEANS = {"macro": "blue", "micro": "orange", "weighted": "green"}
 
 
-def show_crops(views: torch.Tensor, of_image: Sequence[Sequence[str]], of_view: Sequence[Sequence[str]]) -> Figure:
-    """Training views float [N, 3, S, S] in 0..1 with the labels they keep, and those that the crop cut off in brackets."""
+def show_crops(views: torch.Tensor, of_image: Sequence[Sequence[str]], of_view: Sequence[Sequence[str]] | None) -> Figure:
+    """Training views float [N, 3, S, S] in 0..1 with the labels they keep, and those that the crop cut off in brackets.
+
+    of_view: None where that is not known; the labels are then those of whole images.
+    """
     use_theme()
-    lost = sum(len(whole) - len(left) for whole, left in zip(of_image, of_view, strict=True))
-    share = lost / max(1, sum(map(len, of_image)))
+    told = "Labels of whole images: without boxes nobody knows which things the crop cut off"
+    if of_view is None:
+        of_view = of_image
+    else:
+        lost = sum(len(whole) - len(left) for whole, left in zip(of_image, of_view, strict=True))
+        share = lost / max(1, sum(map(len, of_image)))
+        told = f"{share:.0%} of these views' labels name things that the crop cut off (in brackets)"
     figure, axes = _grid(len(views), 6, 2.9)
     for axis, view, whole, left in zip(axes, views, of_image, of_view, strict=False):
         axis.imshow(view.permute(1, 2, 0).numpy(), interpolation="nearest")
         names = [*left, *(f"({name})" for name in whole if name not in left)]
         axis.set_title("\n".join(names), fontsize=9, loc="center", fontweight="normal", verticalalignment="bottom")
-    figure.suptitle(f"{share:.0%} of these views' labels name things that the crop cut off (in brackets)", x=0.01, ha="left")
+    figure.suptitle(told, x=0.01, ha="left")
     return finished(figure)
 
 

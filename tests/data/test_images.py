@@ -70,6 +70,23 @@ def test_sixteen_bit_grey_is_scaled_to_eight(value, expected):
     assert decode(encode(image)).getpixel((0, 0)) == (expected,) * 3
 
 
+@pytest.mark.parametrize(("value", "expected"), [(0.0, 0), (0.5, 128), (1.0, 255)])
+def test_floats_are_scaled_from_0_to_1(value, expected):
+    assert decode(encode(Image.fromarray(np.full((2, 2), value, np.float32)), "TIFF")).getpixel((0, 0)) == (expected,) * 3
+
+
+@pytest.mark.parametrize("pixels", [np.full((2, 2), 7.5, np.float32), np.full((2, 2), np.nan, np.float32)])
+def test_floats_beyond_0_to_1_are_refused(pixels):
+    with pytest.raises(ValueError, match="floats go from .* not within 0..1: save it as 8 or 16 bits"):
+        decode(encode(Image.fromarray(pixels), "TIFF"))
+
+
+@pytest.mark.parametrize("value", [100, 60_000, 10**9])
+def test_32_bit_integers_whose_white_is_unknown_are_refused(value):
+    with pytest.raises(ValueError, match=f"32-bit integers, up to {value:,}, have no known white"):
+        decode(encode(Image.fromarray(np.full((2, 2), value, np.int32)), "TIFF"))
+
+
 def test_bilevel_images_are_black_and_white():
     image = Image.new("1", (2, 1))
     image.putpixel((1, 0), 1)
@@ -150,6 +167,27 @@ def test_evaluation_is_torchvisions_resize_and_centre_crop(shape, size, short_si
     resize = transforms.Resize(ours.resized_short_side, transforms.InterpolationMode.BILINEAR)
     theirs = transforms.CenterCrop(size)(resize(image))
     np.testing.assert_array_equal(ours.view(image).permute(1, 2, 0).numpy(), np.asarray(theirs))
+
+
+@pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 1)])
+def test_a_long_thin_image_is_never_resized_whole(shape, monkeypatch):
+    resize, sizes = Image.Image.resize, []
+
+    def noted(image, size, *args, **options):
+        sizes.append(size)
+        return resize(image, (1, 1) if size[0] * size[1] > 10**6 else size, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    assert (Evaluation(224).view(Image.new("RGB", shape, "white")) == 255).all()
+    assert sizes == [(224, 224)]
+
+
+@pytest.mark.parametrize("shape", [(400, 20), (20, 401), (300, 40)])
+def test_an_image_too_long_to_resize_has_the_same_view_within_a_level(shape, monkeypatch):
+    evaluation, image = Evaluation(64), gradient(*shape)
+    resized = evaluation.view(image)
+    monkeypatch.setattr(module, "RESIZED_PIXELS", 66 * 66)
+    assert mean_difference(evaluation.view(image), resized) < 1
 
 
 @pytest.mark.parametrize(("size", "short_side"), [(0, None), (224, 200)])

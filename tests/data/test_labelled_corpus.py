@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from catlip_lite.data.batches import BatchSpec
-from catlip_lite.data.image_files import ParquetRows
+from catlip_lite.data.image_files import ParquetRows, stamps_of
 from catlip_lite.data.images import AUGMENTATIONS
 from catlip_lite.data.labelled import load_labelled
 from catlip_lite.data.labelled_corpus import LabelledCorpus
@@ -84,7 +84,14 @@ def test_row_groups_of_parquet_are_read_window_by_window(images, tmp_path, make_
     encoded = [{"bytes": make_png((i, 0, 0))} for i in range(200)]
     pq.write_table(pa.table({"image": encoded}), tmp_path / "train.parquet", row_group_size=5)
     group, row = np.divmod(np.arange(200, dtype=np.int32), 5)
-    files = ParquetRows((str(tmp_path / "train.parquet"),), "image", np.zeros(200, np.int32), group, row)
+    files = ParquetRows(
+        (str(tmp_path / "train.parquet"),),
+        stamps_of([tmp_path / "train.parquet"]),
+        "image",
+        np.zeros(200, np.int32),
+        group,
+        row,
+    )
     rows = replace(images, files=files, indices=np.arange(200) % 4, counts=np.ones(200, np.int64))
     corpus = corpus_of(rows, cache_gb=0.0)
     (batch,) = corpus.batches([BatchSpec(0, 80, 0, 80, 16)])
@@ -92,6 +99,22 @@ def test_row_groups_of_parquet_are_read_window_by_window(images, tmp_path, make_
     assert batch.weights.all()
     assert len({name.split("row group ")[1].split(",")[0] for name in batch.names}) <= 20
     assert classes_by_name([batch]).items() <= {files.name(i): i % 4 for i in range(200)}.items()
+
+
+def test_joined_parquet_and_files_are_read_window_by_window(images, tmp_path, make_png):
+    encoded = [{"bytes": make_png((i, 0, 0))} for i in range(100)]
+    for name in "ab":
+        table = pa.table({"image": encoded, "label": ["apple", "dog"] * 50})
+        pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=5)
+    joined = load_labelled([*(str(tmp_path / f"{name}.parquet") for name in "ab"), str(tmp_path / "shards")])
+    corpus = corpus_of(joined, cache_gb=0.0)
+    assert corpus.order.windows == 2
+    batches = list(corpus.batches([BatchSpec(at, 112, 0, 112, 16) for at in (0, 112)]))
+    for batch in batches:
+        groups = [name.rpartition(",")[0] for name in batch.names if "row group" in name]
+        assert len(set(groups)) <= 25  # of 40
+        assert 10 <= len(batch) - len(groups) <= 14  # half of the 24 that are cheap alone
+    assert classes_by_name(batches) == {joined.files.name(i): int(joined.indices[i]) for i in range(224)}
 
 
 def test_other_images_are_another_identity(images):

@@ -124,6 +124,14 @@ def test_the_flat_validation_folder_takes_its_labels_from_the_kit(tmp_path, pict
     assert contents(images) == pictures[:3]
 
 
+def test_empty_validation_images_are_left_out_and_named(tmp_path, pictures, kit, val_names, caplog):
+    kit()
+    for name, picture in zip(val_names, [pictures[0], b"", pictures[2]], strict=True):
+        write(tmp_path / "val" / name, picture)
+    assert contents(load_labelled(tmp_path / "val")) == [pictures[0], pictures[2]]
+    assert f"1 file(s) of zero bytes are left out: {val_names[1]}" in caplog.text
+
+
 def test_kaggles_tree(tmp_path, pictures, val_names):
     boxes = [f"{name[:-5]},{wnid} 85 1 499 272 " for name, wnid in zip(val_names, (COCK, TENCH, COCK), strict=True)]
     write(tmp_path / "LOC_val_solution.csv", "\n".join(["ImageId,PredictionString", *boxes[::-1]]))
@@ -276,4 +284,13 @@ def test_coco_without_images_says_where_they_should_be(annotations):
 def test_other_json_is_no_annotation_file(tmp_path):
     path = write(tmp_path / "captions_val2017.json", '{"images": [], "annotations": []}')
     with pytest.raises(ValueError, match=r"holds no COCO detection annotations \(KeyError: 'categories'\)"):
+        load_labelled(path)
+
+
+def test_annotations_of_unknown_images_are_refused_by_number(tmp_path):
+    objects = [(1, CAT, [0, 0, 1, 1], 0), (77, CAT, [0, 0, 1, 1], 0), (77, CAT, [0, 0, 2, 2], 0)]
+    path = write(tmp_path / "annotations" / "instances_val2017.json", coco([(CAT, "cat")], [(1, "1.jpg")], objects))
+    with pytest.raises(
+        ValueError, match=r"2 of 3 annotations have image_ids that are not among its 1 images \(the first: 77\)"
+    ):
         load_labelled(path)

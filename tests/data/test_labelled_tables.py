@@ -202,3 +202,9 @@ def test_a_line_without_a_label_is_shown(listed):
 def test_an_empty_list_is_refused(listed):
     with pytest.raises(ValueError, match="l.txt is empty: write an image's path and its label on each line"):
         load_labelled(listed("l.txt", "\n"))
+
+
+def test_a_list_in_another_encoding_is_said_by_name(tmp_path):
+    (tmp_path / "l.csv").write_bytes("a.png,caf\xe9\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"l.csv is not in UTF-8 \(.* at byte 9\): save it in UTF-8"):
+        load_labelled(tmp_path / "l.csv")

@@ -58,8 +58,22 @@ def test_a_missing_label_field_is_told_before_long_work(shards):
         check_labelled([shards], label_field="species")
 
 
-def test_an_unreadable_first_image_is_told_before_long_work(class_folders):
+def test_a_damaged_first_image_is_no_reason_to_stop_before_long_work(class_folders):
     folder = class_folders({"ant": ["0.png"], "bee": ["0.png"]})
     (folder / "ant" / "0.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="none of 1 images can be read"):
-        check_labelled(str(folder))
+    check_labelled(str(folder))
+
+
+def test_a_set_without_a_readable_image_is_told_before_long_work(class_folders):
+    folder = class_folders({"ant": [f"{i}.png" for i in range(30)], "bee": [f"{i}.png" for i in range(30)]})
+    for path in folder.glob("*/*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(ValueError, match="none of the 32 images looked at, of 60, can be read, the first: .*ant/0.png"):
+        check_labelled(folder)
+
+
+def test_parts_of_one_class_each_are_checked_together(tmp_path, pictures):
+    for name, picture in zip(("ant", "bee"), pictures, strict=False):
+        (tmp_path / name / name).mkdir(parents=True)
+        (tmp_path / name / name / "0.png").write_bytes(picture)
+    check_labelled([str(tmp_path / "ant"), str(tmp_path / "bee")])

@@ -9,7 +9,7 @@ import torch
 
 from catlip_lite.data.labelled import load_labelled
 from catlip_lite.models import create_vit, save_pretrained
-from catlip_lite.models.heads import random_head
+from catlip_lite.models.heads import Head, random_head
 from catlip_lite.models.pretrained import load
 from catlip_lite.tasks import finetune as task
 from catlip_lite.tasks import finetune_report as report
@@ -95,6 +95,44 @@ def test_a_finished_folder_is_loaded_and_one_of_another_recipe_kept(model, image
     np.testing.assert_array_equal(first.scores(images), again.scores(images))
     task.finetune_in(folder, model, start(images), images, recipe(model, images, lr=2e-3), **QUIET)
     assert (tmp_path / "finetune-1" / "model.safetensors").is_file()
+
+
+def test_without_a_size_fine_tuning_sees_the_pixels_that_the_probe_sees(tmp_path, vocabulary):
+    state = create_vit("vit_ti16", num_classes=4, image_size=48).state_dict()
+    small = load(save_pretrained(tmp_path / "tiny", state, vocabulary, model="vit_ti16", image_size=48), "cpu")
+    assert task.recipe_from(small, 24, {}).image_size == 48
+    assert task.recipe_from(small, 24, {"image_size": 64}).image_size == 64
+
+
+@pytest.mark.parametrize(("image_size", "told"), [(None, False), (32, True)])
+def test_sizes_that_differ_between_probe_and_network_are_told(model, shards, tmp_path, capsys, image_size, told):
+    downstream = task.open_downstream(model, [str(shards)], str(shards))
+    heads = task.start_heads(model, downstream, compare=False)
+    chosen = recipe(model, downstream.train, image_size=image_size, max_steps=1)
+    tuned = task.finetune_all(tmp_path, model, heads, downstream, chosen, **QUIET)
+    report.all_answers(model, downstream, heads, tuned, tmp_path / "features")
+    assert ("linear probe at 16 px, fine-tuned at 32 px (4.0 × the pixels)" in capsys.readouterr().out) == told
+
+
+def test_a_task_without_a_test_is_refused(model, shards):
+    with pytest.raises(ValueError, match="no test set is given"):
+        task.open_downstream(model, [str(shards)], [])
+
+
+def test_tests_of_one_name_in_different_folders_stay_two(model, shards, tmp_path):
+    for place in ("one", "other"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "shards").symlink_to(shards)
+    tests = [str(tmp_path / place / "shards") for place in ("one", "other")]
+    assert list(task.open_downstream(model, str(shards), tests).tests) == ["one/shards", "other/shards"]
+
+
+def test_the_same_rows_in_another_order_are_another_start(model, images, tmp_path):
+    head = start(images)
+    task.finetune_in(tmp_path / "finetune", model, head, images, recipe(model, images, max_steps=1), **QUIET)
+    swapped = Head(head.weight.flip(0), head.bias)
+    task.finetune_in(tmp_path / "finetune", model, swapped, images, recipe(model, images, max_steps=1), **QUIET)
+    assert (tmp_path / "finetune-1").is_dir()
 
 
 def test_a_task_is_the_classes_that_training_images_and_first_test_share(model, shards, tmp_path, make_png, caplog):

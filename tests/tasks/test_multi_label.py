@@ -2,8 +2,10 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -11,11 +13,13 @@ from PIL import Image
 from catlip_lite.artefacts import read_table
 from catlip_lite.data.demo_scenes import write_scenes
 from catlip_lite.data.labelled import load_labelled
+from catlip_lite.data.shards import Sample, write_shards
 from catlip_lite.labels import Vocabulary
 from catlip_lite.models import PretrainedModel, create_vit
 from catlip_lite.tasks import multi_label as task
 from catlip_lite.tasks import multi_label_report as report
 from catlip_lite.tasks.multi_label_scoring import dense_targets
+from catlip_lite.viz.multi_label import show_crops
 
 COLOURS = {"apple": (220, 20, 20), "banana": (240, 220, 40), "cat": (90, 90, 90), "dog": (60, 40, 200)}
 WNIDS = {"apple": "n07739125", "banana": "n07753592", "cat": "n02121620"}  # dogs are not in the vocabulary
@@ -44,14 +48,29 @@ def addresses(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def images(addresses):
-    """The task as a small network sees it, at twice the size that it was made for."""
+def model():
+    """A small network for 16 pixels."""
     torch.manual_seed(0)
     vocabulary = Vocabulary(list(WNIDS.values()), [50, 30, 20], num_captions=100)
     network = create_vit("vit_nano8", num_classes=3, image_size=16)
     torch.nn.init.normal_(network.head.bias)
-    model = PretrainedModel(network, vocabulary, {"model": "vit_nano8", "image_size": 16}, "cpu")
+    return PretrainedModel(network, vocabulary, {"model": "vit_nano8", "image_size": 16}, "cpu")
+
+
+@pytest.fixture(scope="module")
+def images(model, addresses):
+    """The task as the network sees it, at twice the size that it was made for."""
     return task.load_task(model, [addresses["train"]], [addresses["test"]], image_size=32, validation_share=0.25)
+
+
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory):
+    """Shards with lists of labels, and no boxes."""
+    folder = tmp_path_factory.mktemp("lists") / "lists"
+    names = [["apple", "cat"], ["banana", "dog"]] * 6
+    samples = [Sample("", block(COLOURS[n[0]]), "png", "", {"uid": f"u{i}", "label": n}) for i, n in enumerate(names)]
+    write_shards(samples, folder, samples_per_shard=16)
+    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +146,79 @@ def test_training_views_keep_a_part_of_the_labels(images):
     views, whole, left = task.training_views(images, task.recipe_for(images, epochs=1), most=24)
     assert views.shape == (24, 3, 32, 32)
     assert all(set(b) <= set(a) for a, b in zip(whole, left, strict=True)) and whole != left
+
+
+def test_images_without_boxes_are_trained_on_whole_and_nothing_is_known_of_crops(model, lists):
+    unboxed = task.load_task(model, lists, lists, image_size=16)
+    recipe = task.recipe_for(unboxed, epochs=1, batch_size=8)
+    views, whole, left = task.training_views(unboxed, recipe, most=4)
+    assert left is None and all(whole)
+    assert "nobody knows" in show_crops(views, whole, left).get_suptitle()
+    table = report.score_table(unboxed, task.compare(unboxed, recipe, quiet=True), resamples=2)
+    assert set(table["labels of"]) == {"image"}
+
+
+def test_following_the_crop_without_boxes_is_refused_before_any_training(model, lists):
+    with pytest.raises(ValueError, match="only where boxes are known"):
+        task.load_task(model, lists, lists, image_size=16, trained_on=["image", "view"])
+
+
+@pytest.mark.parametrize("trained_on", [["view"], ["view", "image"]], ids=str)
+def test_random_init_is_trained_on_the_first_of_any_targets(images, trained_on):
+    one_step = task.recipe_for(images, max_steps=1, batch_size=16)
+    found = task.compare(images, one_step, trained_on=trained_on, quiet=True)
+    assert [(one.init, one.labels_of) for one in found[2:4]] == [(task.TRANSFER, "view"), (task.RANDOM, "view")]
+    assert list(report.per_class(images, found, "instances_test").columns[3:5]) == [
+        "Random Init, labels of the view",
+        "Transfer Init, labels of the view",
+    ]
+    assert "From Random Init to Transfer Init" in report.findings(report.score_table(images, found, resamples=2))
+
+
+@pytest.mark.parametrize("trained_on", [[], ["view", "view"], ["crop"], "view"], ids=str)
+def test_other_targets_are_refused_before_any_training(model, addresses, images, trained_on):
+    told = "trained_on=.* must be a list of one or more of image, view, each once"
+    with pytest.raises(ValueError, match=told):
+        task.load_task(model, addresses["train"], addresses["test"], image_size=32, trained_on=trained_on)
+    with pytest.raises(ValueError, match=told):
+        task.compare(images, task.recipe_for(images, epochs=1), trained_on=trained_on)
+
+
+def test_without_a_seed_nothing_is_trained(images):
+    with pytest.raises(ValueError, match="seeds is empty"):
+        task.compare(images, task.recipe_for(images, epochs=1), seeds=[])
+
+
+def test_a_label_that_the_test_does_not_know_is_left_out_and_told(model, addresses, tmp_path, caplog):
+    annotations = json.loads(Path(addresses["test"]).read_text())
+    (gone,) = [category["id"] for category in annotations["categories"] if category["name"] == "banana"]
+    annotations["categories"] = [c for c in annotations["categories"] if c["id"] != gone]
+    annotations["annotations"] = [a for a in annotations["annotations"] if a["category_id"] != gone]
+    (tmp_path / "rare").symlink_to(Path(addresses["test"]).parents[1] / "test")
+    (tmp_path / "annotations").mkdir()
+    rare = tmp_path / "annotations" / "instances_rare.json"
+    rare.write_text(json.dumps(annotations))
+    some = task.load_task(model, addresses["train"], [str(rare), addresses["test"]], image_size=32)
+    assert some.classes == ["apple", "cat", "dog"] == [part.classes for part in some.tests.values()][1]
+    assert "1 class(es) that only the training images have are left out: banana" in caplog.text
+    both = [dense_targets(part) for part in some.tests.values()]
+    np.testing.assert_array_equal(*both)
+    assert some.targets("instances_test", "view", np.arange(32)).any(axis=0).all()
+
+
+def test_tests_of_one_name_in_different_folders_stay_two(model, lists, tmp_path):
+    (tmp_path / "lists").symlink_to(lists)
+    assert len(task.load_task(model, lists, [lists, str(tmp_path / "lists")], image_size=16).tests) == 2
+
+
+def test_findings_tell_what_several_seeds_spread_over():
+    macro = {(task.TRANSFER, 0): 0.5, (task.RANDOM, 0): 0.4, (task.TRANSFER, 1): 0.6, (task.RANDOM, 1): 0.3}
+    rows = [
+        {"classifier": name, "seed": seed, "test": "t", "labels of": "image", "macro": value, "± macro": 0.03}
+        for (name, seed), value in macro.items()
+    ]
+    told = report.findings(pd.DataFrame(rows))
+    assert "+0.200 (± 0.042; over 2 seeds from +0.100 to +0.300)" in told
 
 
 def test_results_are_written_with_the_recipe(images, found, tmp_path):

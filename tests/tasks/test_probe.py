@@ -128,3 +128,13 @@ def test_zero_shot_stands_beside_the_probe_for_labels_that_the_head_knows():
     _, found = task.compare_backbones({"trained ViT": data}, ["ridge"])
     table = report.beside_zero_shot(model, data, {"test": found["trained ViT", "linear probe (ridge)", "test"]})
     assert table[["images", "classes", "zero-shot top-1", "probe top-1"]].iloc[0].tolist() == [8, 2, 1.0, 1.0]
+
+
+def test_two_test_sets_of_the_same_last_name_stay_two(tmp_path, make_png):
+    for folder in ("train", "photos/test", "sketches/test"):
+        for name in ("ant", "bee"):
+            (tmp_path / folder / name).mkdir(parents=True)
+            (tmp_path / folder / name / "1.png").write_bytes(make_png())
+    tests = [tmp_path / "photos/test", tmp_path / "sketches/test"]
+    found = task.load_images(tmp_path / "train", tests, label_field="label", group_field="vendor")
+    assert {name: len(part) for name, part in found.tests.items()} == {"photos/test": 2, "sketches/test": 2}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from catlip_lite.tasks.run_folder import open_run, workbook_address, workbook_root
+from catlip_lite.tasks.run_folder import claim, open_run, workbook_address, workbook_root
 
 
 @pytest.fixture
@@ -38,3 +38,24 @@ def test_addresses_stay_or_are_counted_from_the_top(workbook):
     assert workbook_address("imagenet-1k") == "imagenet-1k"
     assert workbook_address("s3://bucket/x.tar") == "s3://bucket/x.tar"
     assert workbook_address(["data/a.csv"]) == [str(workbook / "data" / "a.csv")]
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A training's folder with a checkpoint."""
+    claim(tmp_path / "finetune", {"recipe": 1, "corpus": "a"})
+    (tmp_path / "finetune" / "checkpoints" / "step_3").mkdir(parents=True)
+    return tmp_path / "finetune"
+
+
+def test_an_unfinished_run_waits_for_the_data_it_began_with(begun):
+    with pytest.raises(ValueError, match="begun with other data .*give it the data it began with"):
+        claim(begun, {"recipe": 1, "corpus": "b"})
+    assert not claim(begun, {"recipe": 1, "corpus": "a"})
+
+
+def test_a_finished_run_over_other_data_is_kept_under_a_new_name(begun):
+    (begun / "model.safetensors").touch()
+    assert not claim(begun, {"recipe": 1, "corpus": "b"})
+    assert (begun.with_name("finetune-1") / "model.safetensors").is_file()
+    assert not (begun / "checkpoints").exists()

@@ -73,3 +73,9 @@ def test_per_class_accuracy_names_what_a_class_is_taken_for():
         {"label": "bee", "images": 1, "accuracy": 0.0, "taken_for": "ant", "times": 1},
         {"label": "ant", "images": 3, "accuracy": 1 / 3, "taken_for": "bee", "times": 2},
     ]
+
+
+def test_a_few_images_that_are_all_right_do_not_make_the_temperature_zero():
+    scores, targets = np.array([[1.0, 0]] * 4), np.zeros(4, int)
+    sure = 1 / fit_temperature(scores, targets)
+    assert sure == pytest.approx(np.log((5 * 1 + 0.5) / 0.5), rel=1e-4)  # a sixth counts as evenly spread

@@ -1,5 +1,7 @@
 """Curves of notebook 06: the same images, another start (paper figures 5 and 7), and what is said of them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -65,8 +67,31 @@ def test_networks_are_fine_tuned_from_three_starts_where_there_are_images(downst
     curve = curves.finetune_curve(model, downstream, start, budgets([0, 1], None), [0], options, head_epochs=2)
     assert list(curve.table["init"]) == ["Transfer Init", "Random Init", "LP-FT"]
     assert (set(curve.table["budget"]), set(curve.table["images"])) == ({"1 a class"}, {3})
-    assert set(curve.table["lr"]) <= {1e-5, 1e-4}
+    assert set(curve.table["lr"]) <= {0.0, 1e-5, 1e-4}
     assert set(curve.hits) == {("fine-tuning", init, "1 a class", 0) for init in curve.table["init"]}
+
+
+def test_a_start_that_validates_best_is_not_fine_tuned_away_from(downstream, model, monkeypatch):
+    def ruined(*arguments, **options):
+        return SimpleNamespace(scores=lambda views, workers: np.zeros((len(views), len(downstream))))
+
+    monkeypatch.setattr(curves, "finetune", ruined)
+    options = curves.FinetuneOptions(least_steps=1, precision="fp32")
+    table = curves.finetune_curve(model, downstream, oracle(downstream), budgets([1], None), [0], options, 2).table
+    assert table.set_index("init").loc["Transfer Init", ["lr", "top-1"]].to_list() == [0.0, 1.0]
+
+
+def test_test_sets_that_are_too_large_to_keep_are_scored_as_they_are_read(downstream, model, monkeypatch):
+    options = curves.FinetuneOptions(least_steps=1, lrs=[1e-3], precision="fp32")
+    given = model, downstream, report.head_of(model, downstream), budgets([1], None), [0], options, 1
+    kept = curves.finetune_curve(*given).table
+    monkeypatch.setattr(curves, "KEPT_BYTES", 0)
+    pd.testing.assert_frame_equal(curves.finetune_curve(*given).table, kept)
+
+
+def test_no_seeds_are_refused(downstream):
+    with pytest.raises(ValueError, match=r"seeds=\[\]: give at least one"):
+        curves.probe_curve(downstream, oracle(downstream), budgets([0], None), seeds=[])
 
 
 def test_however_few_the_images_there_are_least_steps(model):
@@ -83,7 +108,7 @@ def test_class_means_and_nearest_image_by_hand():
     means = curves.class_means(features, targets, queries, 3)
     nearest = curves.nearest_image(features, targets, queries, 3)
     np.testing.assert_allclose(means, [[half, half * mean.sum(), -np.inf]], rtol=1e-6)
-    np.testing.assert_allclose(nearest, [[half, 1.0, -np.inf]], rtol=1e-6)
+    np.testing.assert_allclose(nearest, [[(half - 2) / 0.05, 1 / 0.05, -np.inf]], rtol=1e-5)  # votes of one neighbour
 
 
 def test_accuracy_of_labels_by_hand():

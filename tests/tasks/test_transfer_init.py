@@ -65,6 +65,13 @@ def test_validation_is_set_aside_from_the_preferred_images(downstream):
     assert not pool & {row.tobytes() for row in downstream.validation.features.features}
 
 
+def test_validation_is_capped(downstream, tmp_path, make_png, monkeypatch):
+    monkeypatch.setattr(task, "MOST_VALIDATION", 10)
+    part = made_part(tmp_path / "many", make_png, {"apple": 50, "dog": 50})
+    meant, borrowed = task.map_labels(["apple", "dog"], Vocabulary(["n02084071"], [5], num_captions=10))
+    assert 3 <= len(task.prepare_task(meant, borrowed, [part], [part], 0.5).validation) <= 20
+
+
 def test_an_empty_part_is_refused_with_all_sizes(tmp_path, make_png):
     part = made_part(tmp_path / "a", make_png, {"apple": 2, "dog": 2})
     meant, borrowed = task.map_labels(["apple", "dog"], Vocabulary(["n02084071"], [5], num_captions=10))
@@ -107,6 +114,10 @@ def test_a_larger_draw_holds_the_smaller_ones_of_its_seed(downstream, sizes):
 
 def test_fractions_are_of_all_labelled_images(downstream):
     assert len(task.draw(downstream, task.Budget(fraction=0.25), seed=0)) == round(0.25 * len(downstream.pool))
+
+
+def test_a_size_given_twice_counts_once():
+    assert len(task.budgets([1, 1], [0.5, 0.5])) == 2
 
 
 def test_sizes_are_named_as_a_reader_says_them():

@@ -62,9 +62,31 @@ def test_by_step_the_cosine_ends_at_the_least_rate():
 
 def test_an_epoch_counts_the_images_that_a_step_of_a_multi_scale_run_takes_on_average():
     recipe = finetune_recipe_for("vit_b16", num_images=IMAGENET)
-    mean = sum(scale.batch for scale in scales(224, "finetune", 512)) / 7
+    mean = 512 * sum((224 / size) ** 2 for size in sizes_of(recipe)) / 7
     assert recipe.steps_per_epoch == round(IMAGENET / mean)
     assert recipe.max_steps == 10 * recipe.steps_per_epoch
+
+
+@pytest.mark.parametrize("model", ["vit_b16", "vit_l16", "vit_h16"])
+@pytest.mark.parametrize(
+    ("num_images", "given"),
+    [
+        (IMAGENET, {"image_size": 224}),
+        (IMAGENET, {"image_size": 512}),
+        (82_081, {"task": "coco"}),
+        (300, {"image_size": 224}),  # fewer than a batch
+    ],
+    ids=["224", "512", "coco", "few"],
+)
+def test_however_many_processes_share_a_run_it_is_the_same_run(model, num_images, given):
+    recipes = [finetune_recipe_for(model, num_images=num_images, processes=n, **given) for n in (1, 4, 8, 16)]
+    first = recipes[0].identity()
+    assert all(recipe.identity() == first for recipe in recipes)
+
+
+def test_the_micro_batch_does_not_change_what_a_run_is():
+    recipes = [finetune_recipe_for("vit_b16", num_images=IMAGENET, micro_batch=n) for n in (16, 64, 512)]
+    assert len({recipe.max_steps for recipe in recipes}) == 1
 
 
 def test_given_steps_become_the_epochs_they_are():
@@ -74,13 +96,27 @@ def test_given_steps_become_the_epochs_they_are():
 
 def test_a_batch_of_more_than_all_images_is_lowered_and_told(caplog):
     recipe = finetune_recipe_for("vit_l16", num_images=300)
-    assert (recipe.batch_size, recipe.micro_batch) == (256, 128)
-    assert "batch_size=512 is lowered to 256" in caplog.text
+    assert (recipe.batch_size, recipe.micro_batch) == (288, 96)
+    assert "batch_size=512 is lowered to 288: there are 300 training images" in caplog.text
+
+
+@pytest.mark.parametrize("batch_size", [257, 262, 509])
+def test_a_batch_that_only_small_micro_batches_divide_is_lowered_and_told(batch_size, caplog):
+    recipe = finetune_recipe_for("vit_l16", num_images=10_000, batch_size=batch_size)
+    assert recipe.micro_batch >= 64
+    assert batch_size * 7 / 8 <= recipe.batch_size < batch_size
+    assert f"batch_size={batch_size} is lowered to {recipe.batch_size}" in caplog.text
+
+
+def test_a_given_micro_batch_is_kept_or_the_batch_refused():
+    assert finetune_recipe_for("vit_l16", num_images=10_000, batch_size=257, micro_batch=1).batch_size == 257
+    with pytest.raises(ValueError, match="batch_size=257 must be a multiple of micro_batch=64"):
+        finetune_recipe_for("vit_l16", num_images=10_000, batch_size=257, micro_batch=64)
 
 
 def test_processes_share_a_lowered_batch_evenly():
     recipe = finetune_recipe_for("vit_s16", num_images=101, processes=2)
-    assert (recipe.batch_size, recipe.micro_batch) == (100, 50)
+    assert (recipe.batch_size, recipe.micro_batch) == (96, 48)
 
 
 def test_layers_of_a_pre_training_run_learn_alike_and_its_recipe_has_no_field_for_it():

@@ -11,7 +11,7 @@ from catlip_lite.data.batches import Batch
 from catlip_lite.data.images import AUGMENTATIONS
 from catlip_lite.data.shards import write_shards
 from catlip_lite.training.checkpoints import latest_facts
-from catlip_lite.training.loop import Learner, Training, train_step
+from catlip_lite.training.loop import Learner, Training, start_training, train_step
 from catlip_lite.training.losses import bce
 
 EVERYTHING = {
@@ -42,6 +42,17 @@ def test_an_interrupted_run_ends_exactly_as_an_uninterrupted_one(corpus, tmp_pat
     assert [(e["step"], e["loss"], e["grad_norm"]) for e in cut] == [(e["step"], e["loss"], e["grad_norm"]) for e in lines]
     if values:
         assert [e["brightness_low"] for e in cut] == [e["brightness_low"] for e in lines]
+
+
+def test_training_leaves_the_precision_of_products_as_it_was(corpus, tmp_path, monkeypatch):
+    def start_as_on_a_gpu(*given):
+        torch.set_float32_matmul_precision("high")
+        return start_training(*given)
+
+    monkeypatch.setattr("catlip_lite.training.loop.start_training", start_as_on_a_gpu)
+    before = torch.get_float32_matmul_precision()
+    run(corpus, tmp_path, max_steps=1)
+    assert (torch.get_float32_matmul_precision(), before) == ("highest", "highest")
 
 
 def test_the_log_tells_loss_speed_and_what_the_data_is_like(corpus, tmp_path):
