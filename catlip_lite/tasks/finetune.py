@@ -253,17 +253,7 @@ def finetune(
     _check(model, head, images, recipe)
     check_parallel(parallel)
     where = choose_device(device)
-    corpus = LabelledCorpus(
-        images,
-        recipe.image_size,
-        AUGMENTATIONS[recipe.augmentation],
-        seed=recipe.seed,
-        labels_of=recipe.labels_of,
-        least_visible=recipe.least_visible,
-        cache_gb=cache_gb,
-        workers=loader_workers,
-        progress=lambda runs: runs if quiet else progress(runs, "decoded", unit="runs"),
-    )
+    corpus = _corpus(images, recipe, cache_gb, loader_workers, quiet)
     options = RunOptions(
         device=where,
         precision=precision,
@@ -291,6 +281,21 @@ def finetune(
     tuned = classifier_network(model, head, recipe.image_size)
     tuned.load_state_dict(state)
     return Classifier(tuned, classifier_config(model.config, images.classes, recipe.image_size), where, precision)
+
+
+def _corpus(images: LabelledImages, recipe: FinetuneRecipe, cache_gb: float, workers: int, quiet: bool) -> LabelledCorpus:
+    """The batches that a recipe trains on."""
+    return LabelledCorpus(
+        images,
+        recipe.image_size,
+        AUGMENTATIONS[recipe.augmentation],
+        seed=recipe.seed,
+        labels_of=recipe.labels_of,
+        least_visible=recipe.least_visible,
+        cache_gb=cache_gb,
+        workers=workers,
+        progress=lambda runs: runs if quiet else progress(runs, "decoded", unit="runs"),
+    )
 
 
 def evaluate(

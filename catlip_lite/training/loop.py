@@ -209,20 +209,9 @@ def train(
                     log.write(entry)
                     on_log(entry)
                 if save:
-                    facts = {
-                        "position": place.position,
-                        "skipped": meter.skipped,
-                        "recipe": recipe.identity(),
-                        **corpus.identity(),
-                    }
-                    save_checkpoint(
-                        folder / "checkpoints",
-                        done,
-                        training.state(),
-                        facts,
-                        keep_last=options.keep_last,
-                        keep_every=options.keep_every,
-                    )
+                    facts = {"position": place.position, "skipped": meter.skipped, "recipe": recipe.identity()}
+                    kept = {"keep_last": options.keep_last, "keep_every": options.keep_every}
+                    save_checkpoint(folder / "checkpoints", done, training.state(), facts | corpus.identity(), **kept)
         return {name: whole(value).cpu() for name, value in training.ema.state.items()}
 
 

@@ -135,7 +135,7 @@ def test_a_label_scores_the_weighted_mean_of_its_rows_and_one_without_rows_minus
 
 
 def test_the_temperature_makes_probabilities_the_frequencies():
-    # Every image has the logits (2, 0), and three of four are of the first class: best is log(3) / 2, but for the 1 of 202 parts
+    # Every image has the logits (2, 0), three of four are of the first class: best is log(3) / 2, but for the 1 of 202 parts
     # that count as evenly spread.
     head = Head(torch.tensor([[2.0], [0.0]]), torch.zeros(2))
     targets = np.array([0, 0, 0, 1] * 50)
