@@ -20,6 +20,7 @@ from ..labels import LabelSet, Vocabulary
 from ..labels.borrowing import Borrowed, borrow
 from ..labels.mapping import map_classes
 from ..models import PretrainedModel
+from ..models.heads import Head
 from .features import MOST_VALIDATION, Features, extract, join
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,10 @@ class Task:
 
     def __len__(self) -> int:
         return len(self.label_set)
+
+    def scores(self, head: Head) -> dict[str, np.ndarray]:
+        """A head's logits of every test, float32 [N, C] by name."""
+        return {name: head.scores(part.features.features) for name, part in self.tests.items()}
 
     def targets(self, part: Part) -> np.ndarray:
         """Class indices, int64 [N]."""

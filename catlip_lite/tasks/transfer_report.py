@@ -16,7 +16,7 @@ from ..models.heads import Head
 from ..models.transfer import BIASES, fit_scale, transfer_head
 from .features import model_fingerprint
 from .scoring import top_k_hits
-from .transfer_curves import LP_FT, PEERS, RANDOM, TRANSFER, Curve, fit_head
+from .transfer_curves import ADDED, LP_FT, PEERS, RANDOM, TRANSFER, Curve, fit_head
 from .transfer_init import Budget, Part, Task, draw
 
 KINDS = {"own": "own synset", "hyponyms": "synsets below it", "similar": "similar synsets", "none": "none: starts at random"}
@@ -137,11 +137,11 @@ def with_bands(table: pd.DataFrame, value: str = "top-1") -> pd.DataFrame:
     return found.rename(columns={"count": "seeds"}).drop(columns="std").merge(images, how="left")
 
 
-def margins(table: pd.DataFrame, value: str = "top-1") -> pd.DataFrame:
-    """Transfer Init less Random Init on the same images, with the band of that difference over seeds."""
+def margins(table: pd.DataFrame, value: str = "top-1", init: str = TRANSFER) -> pd.DataFrame:
+    """Transfer Init (or another start) less Random Init on the same images, with the band of that difference over seeds."""
     keys = ["method", "kind", "test", "budget", "seed", "images", "images a class"]
-    wide = table[table["init"].isin((TRANSFER, RANDOM))].pivot_table(index=keys, columns="init", values=value, sort=False)
-    paired = (wide[TRANSFER] - wide[RANDOM]).rename(value).reset_index().assign(init="margin")
+    wide = table[table["init"].isin((init, RANDOM))].pivot_table(index=keys, columns="init", values=value, sort=False)
+    paired = (wide[init] - wide[RANDOM]).dropna().rename(value).reset_index().assign(init="margin")
     return with_bands(paired, value)
 
 
@@ -232,14 +232,16 @@ def findings(curves: Sequence[Curve], zero_shot: pd.DataFrame, gains: pd.DataFra
         )
     for curve in curves:
         if len(curve.table):
-            lines += _told_margins(margins(curve.table))
+            for init in (TRANSFER, ADDED):
+                if init in set(curve.table["init"]):
+                    lines += _told_margins(margins(curve.table, init=init), init)
     gained, lost = int((gains["gain"] > 0).sum()), int((gains["gain"] < 0).sum())
     lines.append(f"- Label by label at the smallest size: {gained} gain, {lost} lose, {len(gains) - gained - lost} stay.")
     return "\n".join(lines)
 
 
-def _told_margins(table: pd.DataFrame) -> list[str]:
-    """A line a method and test: the margin at every size, and at how many it is beyond its band."""
+def _told_margins(table: pd.DataFrame, init: str) -> list[str]:
+    """A line a method and test: the margin over Random Init at every size, and at how many it is beyond its band."""
     lines = []
     for (method, test), part in table.groupby(["method", "test"], sort=False):
         told = ", ".join(f"{row['budget']}: {row['mean']:+.3f}" for _, row in part.iterrows())
@@ -247,7 +249,7 @@ def _told_margins(table: pd.DataFrame) -> list[str]:
         sure = int((drawn["low"] > 0).sum())
         beyond = f"; at {sure} of {len(drawn)} with images beyond the 95 % band of its seeds" if part["seeds"].max() > 1 else ""
         lines.append(
-            f"- {method}, {test}: Transfer Init less Random Init, top-1: {told}. It leads at "
+            f"- {method}, {test}: {init} less Random Init, top-1: {told}. It leads at "
             f"{int((part['mean'] > 0).sum())} of {len(part)} sizes{beyond}."
         )
     return lines

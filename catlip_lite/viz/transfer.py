@@ -9,13 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from ..tasks.transfer_curves import LP_FT, RANDOM, TRANSFER
+from ..tasks.transfer_curves import ADDED, LP_FT, RANDOM, TRANSFER
 from ..tasks.transfer_report import margins, summarise_gains, with_bands
 from .theme import COLOURS, finished, use_theme
 
 LOOKS = {  # colour, line style, width
     TRANSFER: ("blue", "o-", 2.4),
     RANDOM: ("red", "o-", 2.4),
+    ADDED: ("sky", "s-", 1.8),
     LP_FT: ("purple", "s--", 1.4),
     "class means": ("green", "s--", 1.3),
     "nearest image": ("grey", "s--", 1.3),

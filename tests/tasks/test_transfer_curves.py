@@ -1,5 +1,6 @@
 """Curves of notebook 06: the same images, another start (paper figures 5 and 7), and what is said of them."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from transfer_tasks import made_task
 
 from catlip_lite.labels import Vocabulary
+from catlip_lite.labels.borrowing import Borrowed
 from catlip_lite.models import PretrainedModel, create_vit
 from catlip_lite.models.heads import Head
 from catlip_lite.models.transfer import transfer_head
@@ -57,8 +59,28 @@ def test_a_start_that_validates_best_is_not_trained_away_from(downstream):
 def test_heads_from_both_starts_learn_separable_classes(downstream, model):
     curve = curves.probe_curve(downstream, report.head_of(model, downstream), budgets([2], None), seeds=[0, 1])
     assert curve.table.groupby("init")["top-1"].mean().to_dict() == dict.fromkeys(
-        ("Transfer Init", "Random Init", "class means", "nearest image"), 1
+        ("Transfer Init", "Random Init", "Transfer added", "class means", "nearest image"), 1
     )
+
+
+def test_borrowed_rows_are_added_to_a_probe_as_far_as_they_help(downstream):
+    right = oracle(downstream)(0, None)
+    wrong = Head(-0.01 * right.weight, torch.zeros_like(right.bias))
+    share, head = curves.add_borrowed(downstream, wrong, right)
+    assert share > 0
+    scores = head.scores(downstream.validation.features.features)
+    assert (scores.argmax(axis=1) == downstream.targets(downstream.validation)).all()
+    assert curves.add_borrowed(downstream, right, Head(-right.weight, -right.bias))[0] == 0
+
+
+def test_labels_that_borrow_nothing_get_nothing_added(downstream):
+    right = oracle(downstream)(0, None)
+    empty = Borrowed(np.zeros(0, np.int32), np.zeros(0, np.float32), "none")
+    lacking = dataclasses.replace(downstream, borrowed=[empty, *downstream.borrowed[1:]])
+    probe = Head(0.01 * right.weight, 0.01 * right.bias)
+    share, head = curves.add_borrowed(lacking, probe, right)
+    torch.testing.assert_close(head.weight[0], probe.weight[0])
+    torch.testing.assert_close(head.weight[1:], probe.weight[1:] + share * right.weight[1:])
 
 
 def test_networks_are_fine_tuned_from_three_starts_where_there_are_images(downstream, model):
