@@ -250,7 +250,7 @@ def finetune(
     on_log: gets each line of the log. quiet: no lines on the way. loader_workers, cache_gb: see `LabelledCorpus`.
     Raises ValueError for a head with another number of classes, or a recipe for another model.
     """
-    _check(model, head, images, recipe)
+    _check(model, head, images, recipe, quiet)
     check_parallel(parallel)
     where = choose_device(device)
     corpus = _corpus(images, recipe, cache_gb, loader_workers, quiet)
@@ -316,7 +316,7 @@ def _fingerprint(head: Head) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check(model: PretrainedModel, head: Head, images: LabelledImages, recipe: FinetuneRecipe) -> None:
+def _check(model: PretrainedModel, head: Head, images: LabelledImages, recipe: FinetuneRecipe, quiet: bool) -> None:
     if recipe.model != model.config["model"]:
         raise ValueError(f"the recipe is for {recipe.model}, the model is {model.config['model']}: make a recipe for it")
     if recipe.augmentation not in AUGMENTATIONS:
@@ -327,7 +327,7 @@ def _check(model: PretrainedModel, head: Head, images: LabelledImages, recipe: F
         )
     if recipe.loss == "softmax" and images.multi_label:
         raise ValueError("these images have several labels each: take a recipe with loss='bce' (task='coco')")
-    if len(images) < len(images.classes) and is_main():
+    if len(images) < len(images.classes) and is_main() and not quiet:
         logger.warning("%d training images for %d classes: some classes have none", len(images), len(images.classes))
 
 
