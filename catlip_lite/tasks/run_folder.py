@@ -26,7 +26,9 @@ def workbook_address(address):
     if isinstance(address, (list, tuple)):
         return [workbook_address(part) for part in address]
     path = workbook_path(address)
-    if address.startswith("demo/") or "://" in address or not ("/" in address or "." in address or path.exists()):
+    plain, _, selection = address.partition("#")  # data/shards#split=test
+    exists = path.exists() or (selection and workbook_path(plain).exists())
+    if address.startswith("demo/") or "://" in address or not ("/" in plain or "." in plain or exists):
         return address
     return str(path)
 

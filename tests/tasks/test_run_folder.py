@@ -59,3 +59,9 @@ def test_a_finished_run_over_other_data_is_kept_under_a_new_name(begun):
     assert not claim(begun, {"recipe": 1, "corpus": "b"})
     assert (begun.with_name("finetune-1") / "model.safetensors").is_file()
     assert not (begun / "checkpoints").exists()
+
+
+def test_a_selection_does_not_keep_a_folder_from_being_found(workbook):
+    (workbook / "shards").mkdir()
+    assert workbook_address("shards#split=a/b.c") == str(workbook / "shards#split=a/b.c")
+    assert workbook_address("imagenet-1k#split=train") == "imagenet-1k#split=train"
