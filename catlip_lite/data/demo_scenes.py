@@ -14,7 +14,7 @@ import json
 import random
 import shutil
 import tempfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -154,10 +154,3 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> floa
     w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
     return max(0, w) * max(0, h) / smaller
-
-
-def label_shares(annotations: Mapping) -> dict[str, float]:
-    """Share of the scenes that show each label, from the most frequent one down."""
-    names = {category["id"]: category["name"] for category in annotations["categories"]}
-    shown = Counter(names[a["category_id"]] for a in annotations["annotations"])
-    return {name: times / len(annotations["images"]) for name, times in shown.most_common()}
