@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..artefacts import atomic_path, provenance
 from ..data.images import Evaluation, decode, to_rgb
 from ..labels import LabelSet, Vocabulary
 from ..labels.borrowing import borrow as borrow_rows
+from .heads import prior_logits
 from .precision import choose_device, choose_precision, prefer_plain_attention
 from .transfer import zero_shot_scores
 from .vit import create_vit
@@ -124,6 +126,16 @@ class PretrainedModel:
         return self.config["image_size"]
 
     @property
+    def loss(self) -> str:
+        """What the head was trained by; published weights, which don't say, by the paper's."""
+        return self.config.get("recipe", {}).get("loss", "bce")
+
+    @cached_property
+    def prior(self) -> np.ndarray:
+        """What the head answers whatever the image: float32 [V], see `prior_logits`."""
+        return prior_logits(self.vocabulary, self.loss)
+
+    @property
     def evaluation(self) -> Evaluation:
         """Which part of an image the network sees: config.json's image_size and short_side."""
         return Evaluation(self.image_size, self.config.get("short_side"))
@@ -170,13 +182,18 @@ class PretrainedModel:
         return features, self.head_logits(features)
 
     def tag(self, images: ImageLike | Sequence[ImageLike], top_k: int = 5) -> list:
-        """The most probable synsets: a list of (name, WNID, probability), best first; for a list of images, a list of those."""
-        _, logits = self.outputs(images)
-        found = []
-        for row in logits:
-            best = np.argsort(-row)[:top_k]
-            names, wnids = self.vocabulary.names, self.vocabulary.wnids
-            found.append([(names[i], wnids[i], float(1 / (1 + np.exp(-row[i])))) for i in best])
+        """The most probable synsets: a list of (name, WNID, probability), best first; for a list of images, a list of those.
+
+        The probability is that a caption names it; of a head trained by a softmax, the share of the caption's labels.
+        """
+        logits = torch.from_numpy(self.outputs(images)[1])
+        likely = logits.softmax(1) if self.loss in ("softmax", "superclass") else logits.sigmoid()
+        names, wnids = self.vocabulary.names, self.vocabulary.wnids
+        best = likely.topk(min(top_k, len(wnids)))
+        found = [
+            [(names[i], wnids[i], value) for i, value in zip(indices, values, strict=True)]
+            for indices, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
         return found[0] if _is_single(images) else found
 
     def zero_shot(
@@ -201,7 +218,7 @@ class PretrainedModel:
         if lost:
             raise ValueError(f"no synset of {', '.join(lost[:8])} is in the vocabulary ({len(lost)} name(s)): use other names")
         _, logits = self.outputs(images)
-        scores = zero_shot_scores(logits, borrowed, self.vocabulary, prior_corrected)
+        scores = zero_shot_scores(logits, borrowed, self.prior if prior_corrected else None)
         return scores[0] if _is_single(images) else scores
 
     def views(self, images: ImageLike | Sequence[ImageLike]) -> torch.Tensor:

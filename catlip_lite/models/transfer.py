@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..labels import Vocabulary
 from ..labels.borrowing import Borrowed
 from .calibration import fit_temperature
 from .heads import Head, random_head
@@ -33,8 +32,8 @@ def transfer_head(
 ) -> Head:
     """Transfer Init: each label's row is the weighted mean of the rows it borrows; float32 weight [C, D] and bias [C].
 
-    bias: "prior" (the rows' biases less the log prior odds of their synsets in the corpus: an untrained head then scores as
-    `zero_shot_scores` does), "copied" (the rows' biases) or "zero". scale: how rows trained under a sigmoid each act under
+    bias: "prior" (the rows' biases less their synsets' `prior_logits`: an untrained head then scores as `zero_shot_scores`
+    does), "copied" (the rows' biases) or "zero". scale: how rows trained under a sigmoid each act under
     one softmax. "as trained" leaves them; "unit" multiplies each label's weight and bias so that the weights of all that
     borrow have these labels' mean norm; a number, `fit_scale`'s for instance, is a temperature that multiplies both.
     Labels that borrow nothing get a row of `random_head(C, D, seed)` and the mean bias of the others.
@@ -54,7 +53,7 @@ def transfer_head(
         return head
     weight, biases = trained.weight.detach().float().cpu(), trained.bias.detach().float().cpu()
     if bias == "prior":
-        biases = biases - torch.from_numpy(model.vocabulary.log_prior_odds())
+        biases = biases - torch.from_numpy(model.prior)
     elif bias == "zero":
         biases = torch.zeros_like(biases)
     rows, biases = _means(weight, borrowed)[matched], _means(biases[:, None], borrowed)[matched, 0]
@@ -96,16 +95,14 @@ def fit_scale(head: Head, features: np.ndarray, targets: np.ndarray) -> float:
     return 1 / fit_temperature(head.scores(features[chosen]), targets[chosen])
 
 
-def zero_shot_scores(
-    logits: np.ndarray, borrowed: Sequence[Borrowed], vocabulary: Vocabulary, prior_corrected: bool = True
-) -> np.ndarray:
+def zero_shot_scores(logits: np.ndarray, borrowed: Sequence[Borrowed], prior: np.ndarray | None = None) -> np.ndarray:
     """Label scores straight from the synset head: logits float32 [B, V] -> float32 [B, C].
 
-    A label's score is the weighted mean over the rows it borrows of logit less the synset's log prior odds in the
-    pre-training corpus: how much the image speaks for the synset, whatever its frequency. A label that borrows nothing scores
-    -inf. For many images `transfer_head(model, borrowed).scores(features)` gives the same without [B, V] logits.
+    A label's score is the weighted mean over the rows it borrows of logit less the synset's prior (float32 [V], see
+    `prior_logits`; None: nothing): how much the image speaks for the synset, whatever its frequency. A label that borrows
+    nothing scores -inf. For many images `transfer_head(model, borrowed).scores(features)` gives the same without [B, V] logits.
     """
-    prior = vocabulary.log_prior_odds() if prior_corrected else np.zeros(len(vocabulary), np.float32)
+    prior = np.zeros(logits.shape[1], np.float32) if prior is None else prior
     scores = np.full((len(logits), len(borrowed)), -np.inf, dtype=np.float32)
     for label, found in enumerate(borrowed):
         if len(found.rows):

@@ -14,6 +14,7 @@ from ..data.sample_order import OrderRule
 from ..data.shard_table import ShardTable, open_shards
 from ..labels import CaptionLabeler, Vocabulary
 from ..models import create_vit, save_pretrained
+from ..models.heads import prior_logits
 from ..models.precision import choose_device
 from ..training.checkpoints import latest_facts
 from ..training.distribution import SHARDED_MODELS, check_parallel, is_main, told_by_main, wait_for_all, world_size
@@ -114,7 +115,7 @@ def create_network(recipe: Recipe, vocabulary: Vocabulary) -> torch.nn.Module:
         network = create_vit(recipe.model, num_classes=len(vocabulary), image_size=recipe.image_size, **options)
     with torch.no_grad():
         if recipe.head_bias == "prior":
-            network.head.bias.copy_(torch.from_numpy(vocabulary.log_prior_odds()))
+            network.head.bias.copy_(torch.from_numpy(prior_logits(vocabulary, recipe.loss)))
     return network
 
 

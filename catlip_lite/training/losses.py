@@ -15,16 +15,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from ..models.heads import GAMMA_NEG, MARGIN, idf_weights
 
 if TYPE_CHECKING:
     from ..labels import Vocabulary
 
 LOSSES = ("bce", "softmax", "superclass", "asymmetric")
-LEAST_IDF = 0.01  # weight of a class that nearly every caption names: next to nothing, but not negative
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -45,7 +45,7 @@ def create_loss(name: str, vocabulary: Vocabulary | None = None, *, label_smooth
         return {"bce": bce, "softmax": softmax, "asymmetric": asymmetric}[name]
     if vocabulary is None:
         raise ValueError("loss='superclass' weights classes by their counts: pass the vocabulary that the targets index")
-    return SuperClass(idf_weights(vocabulary.counts, vocabulary.num_captions))
+    return SuperClass(torch.from_numpy(idf_weights(vocabulary.counts, vocabulary.num_captions)))
 
 
 def bce(logits: torch.Tensor, indices: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -98,23 +98,14 @@ class SuperClass(nn.Module):
         return _weighted_softmax(logits, indices, rows, self.weights[indices])
 
 
-def idf_weights(counts: np.ndarray, num_captions: int) -> torch.Tensor:
-    """Inverse document frequency of each class, log(N / (1 + n_c)), at least LEAST_IDF: float32 [V].
-
-    counts: int64 [V], captions that name the class (n_c). num_captions: captions counted (N).
-    """
-    idf = np.log(max(num_captions, 1) / (1.0 + np.asarray(counts, dtype=np.float64)))
-    return torch.from_numpy(np.maximum(idf, LEAST_IDF)).float()
-
-
 def asymmetric(
     logits: torch.Tensor,
     indices: torch.Tensor,
     rows: torch.Tensor,
     *,
-    gamma_neg: float = 4.0,
+    gamma_neg: float = GAMMA_NEG,
     gamma_pos: float = 0.0,
-    margin: float = 0.05,
+    margin: float = MARGIN,
 ) -> torch.Tensor:
     """Asymmetric loss (ASL), summed over classes: float32 [B]; shapes as the module says.
 

@@ -36,10 +36,10 @@ class Recipe:
     batch_size: images a step, over all processes; at other sizes of a multi-scale run as many as have the same pixels.
     micro_batch: images that pass through the network at a time (gradients are accumulated; BatchNorm averages over these).
     lr, min_lr: peak and last learning rate. clip: largest gradient norm. max_steps: optimiser steps. loss: see
-    `create_loss`. head_bias: start of the head's bias, "zero" or "prior": each class at its log prior odds, which takes the
-    initial loss from V * ln 2 to the labels' entropy. range_augment: learn the strength of brightness, contrast and noise.
-    multi_scale: see `scales`. patch_drop: share of patch tokens left out of every image, until the last `unmasked_tail` share
-    of the steps, which see whole images. decay_embeddings: see `create_adamw`. shuffle_shards: see `OrderRule`.
+    `create_loss`. head_bias: start of the head's bias, "zero" or "prior": each class at its `prior_logits`, which takes the
+    initial loss (bce) from V * ln 2 to the labels' entropy. range_augment: learn the strength of brightness, contrast and
+    noise. multi_scale: see `scales`. patch_drop: share of patch tokens left out of every image, until the last `unmasked_tail`
+    share of the steps, which see whole images. decay_embeddings: see `create_adamw`. shuffle_shards: see `OrderRule`.
     """
 
     model: str

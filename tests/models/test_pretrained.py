@@ -11,6 +11,7 @@ from PIL import Image
 import catlip_lite
 from catlip_lite.labels import Vocabulary
 from catlip_lite.models import PretrainedModel, create_vit, save_pretrained
+from catlip_lite.models.heads import prior_logits
 
 
 @pytest.fixture
@@ -149,6 +150,15 @@ def test_tags_are_the_most_probable_synsets_in_order(folder, make_png):
     best = np.argsort(-logits[0])[:3]
     assert [name for name, _, _ in tags] == [model.vocabulary.names[i] for i in best]
     np.testing.assert_allclose([p for _, _, p in tags], 1 / (1 + np.exp(-logits[0][best])), rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "superclass"])
+def test_a_head_trained_by_a_softmax_gives_shares_and_takes_off_the_prior_of_its_loss(animals, make_png, loss):
+    model = PretrainedModel(animals.network, animals.vocabulary, {"image_size": 16, "recipe": {"loss": loss}}, "cpu")
+    assert sum(share for _, _, share in model.tag(make_png(), top_k=3)) == pytest.approx(1)
+    _, logits = model.outputs(make_png())
+    expected = logits[0] - prior_logits(model.vocabulary, loss)
+    np.testing.assert_allclose(model.zero_shot(make_png(), ["pug", "cat"]), expected[1:], rtol=1e-5)
 
 
 def test_zero_shot_accepts_synonyms_and_refuses_strangers_by_name(folder, make_png):

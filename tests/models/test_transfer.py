@@ -116,19 +116,19 @@ def test_unknown_options_are_refused(model, options, message):
 def test_an_untrained_head_scores_as_zero_shot_does(model, bias, corrected):
     features = np.random.default_rng(0).normal(size=(5, 192)).astype(np.float32)
     borrowed = [of(2), of(0, 1, weights=[0.9, 0.1])]
-    expected = zero_shot_scores(model.head_logits(features), borrowed, model.vocabulary, corrected)
+    expected = zero_shot_scores(model.head_logits(features), borrowed, model.prior if corrected else None)
     np.testing.assert_allclose(transfer_head(model, borrowed, bias=bias).scores(features), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_zero_shot_takes_off_the_log_prior_odds(model):
-    scores = zero_shot_scores(np.array([[2.0, 1.0, 0.0]], np.float32), [of(0), of(1)], model.vocabulary)
+    scores = zero_shot_scores(np.array([[2.0, 1.0, 0.0]], np.float32), [of(0), of(1)], model.prior)
     np.testing.assert_allclose(scores, [[2 - PRIOR[0], 1 - PRIOR[1]]], rtol=1e-5)
 
 
 def test_a_label_scores_the_weighted_mean_of_its_rows_and_one_without_rows_minus_infinity(model):
     logits = np.array([[3.0, 1.0, 0.0]], np.float32)
     borrowed = [of(0, 1, weights=[0.25, 0.75]), of()]
-    assert zero_shot_scores(logits, borrowed, model.vocabulary, prior_corrected=False).tolist() == [[1.5, -np.inf]]
+    assert zero_shot_scores(logits, borrowed).tolist() == [[1.5, -np.inf]]
 
 
 # --- temperature -----------------------------------------------------------------------------------------------------------
