@@ -17,7 +17,7 @@ OUT      = outputs/$(RUN)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test bench-labels bench-data bench-train bench-probe lab html publish format clean clean-all parameters
+.PHONY: help run test bench-labels bench-data bench-train bench-probe bench-busy lab html publish format clean clean-all parameters
 ifneq ($(words $(RUN)),1)
 $(error RUN='$(RUN)' must be one plain folder name: it becomes outputs/RUN)
 endif
@@ -29,6 +29,7 @@ help:
 	@echo 'make bench-data    how fast shards become batches; SHARDS=address for others than the synthetic ones'
 	@echo "make bench-train   how fast a training step is, and what memory it takes; BENCH='matrix --model vit_l16' for other options"
 	@echo "make bench-probe   how long a linear probe takes, and what it reaches; BENCH='--images 200000' for other options"
+	@echo 'make bench-busy    what another program at work costs a training on CPUs'
 	@echo 'make lab      the notebooks in JupyterLab'
 	@echo 'make html     write a run'"'"'s pages again, executing nothing (RUN=name)'
 	@echo 'make publish  copy a run'"'"'s pages to outputs/published/, without artwork that is not ours (RUN=name)'
@@ -133,6 +134,9 @@ bench-train: | $(READY)
 # Synthetic features, 50,000 of 1,000 classes; those of a run: BENCH='outputs/RUN/features/FOLDER --targets FILE.npy'.
 bench-probe: | $(READY)
 	@$(PYTHON) -m catlip_lite.tasks.bench_probe $(BENCH)
+
+bench-busy: | $(READY)
+	@$(PYTHON) -m catlip_lite.tasks.bench_busy $(BENCH)
 
 SHARDS          ?=
 SHARDS_IN_TABLE ?=

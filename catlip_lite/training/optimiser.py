@@ -1,21 +1,40 @@
-"""AdamW and its schedule (paper table 6): no decay on norms and biases, linear warm-up, cosine to the least rate."""
+"""AdamW and its schedule (paper table 6): no decay on norms and biases, linear warm-up, cosine to the least rate; and Muon."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from .distribution import local
 
+OPTIMISERS = ("adamw", "muon")
 EMBEDDINGS = ("cls_token", "pos_embed")
+QUINTIC = (3.4445, -4.7750, 2.0315)  # of Newton-Schulz's iteration, steep at 0: five bring singular values to 0.7 … 1.2
+
+
+def create_optimisers(
+    model: nn.Module, weight_decay: float, kind: str = "adamw", *, dtype: torch.dtype = torch.float32, **options
+) -> list[torch.optim.Optimizer]:
+    """What trains a model: AdamW alone, or ("muon") Muon for the matrices of its blocks and AdamW for all else.
+
+    dtype: what Muon orthogonalises in. options: see `create_adamw`.
+    """
+    if kind == "adamw":
+        return [create_adamw(model, weight_decay, **options)]
+    matrices = [p for name, p in model.named_parameters() if "blocks." in name and p.ndim == 2]
+    others = create_adamw(model, weight_decay, leave_out=matrices, **options)
+    return [others, Muon(matrices, weight_decay, dtype=dtype)]
 
 
 def create_adamw(
     model: nn.Module,
     weight_decay: float,
     *,
+    leave_out: Sequence[nn.Parameter] = (),
     decay_embeddings: bool = False,
     layer_decay: float = 1.0,
     betas: tuple[float, float] = (0.9, 0.999),
@@ -25,10 +44,11 @@ def create_adamw(
     decay_embeddings: also decay the CLS token, positions and RangeAugment's ranges, as the reference code does. layer_decay:
     each group's learning rate is multiplied by its `lr_scale`, see `lr_scale`.
     """
+    left_out = {id(parameter) for parameter in leave_out}
     groups: dict[tuple[float, float], list] = {(weight_decay, 1.0): [], (0.0, 1.0): []}
     depth = len({name.split("blocks.")[1].split(".")[0] for name, _ in model.named_parameters() if "blocks." in name})
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and id(parameter) not in left_out:
             embedding = name.split(".")[-1] in EMBEDDINGS or "range_augment" in name
             plain = not decay_embeddings if embedding else parameter.ndim < 2
             scale = 1.0 if layer_decay == 1 else lr_scale(name, depth, layer_decay)
@@ -59,6 +79,56 @@ def learning_rate(
         return warmup_from + (lr - warmup_from) * step / warmup_steps
     progress = (step - warmup_steps) / max(1, max_steps - 1 - warmup_steps)
     return min_lr + 0.5 * (lr - min_lr) * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose matrices are made orthogonal before each step (Jordan et al., 2024), so that no direction is left behind.
+
+    Steps are as large as AdamW's usually are, 0.2 sqrt(max(rows, columns)) (Liu et al., arXiv 2502.16982), and so take its
+    rates and weight decay. As `torch.optim.Muon`, but for all matrices of a shape at once, and in the precision that the device
+    is fast in. Weights must be whole: not for FSDP.
+    """
+
+    def __init__(
+        self,
+        matrices: Sequence[nn.Parameter],
+        weight_decay: float,
+        *,
+        momentum: float = 0.95,
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__(matrices, {"lr": 0.0, "weight_decay": weight_decay, "momentum": momentum})
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        """Take a step with the gradients there are."""
+        for group in self.param_groups:
+            by_shape = defaultdict(list)
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    by_shape[matrix.shape].append(matrix)
+            for shape, matrices in by_shape.items():
+                for matrix in matrices:
+                    if not self.state[matrix]:
+                        self.state[matrix]["average"] = torch.zeros_like(matrix)
+                grads, averages = [m.grad for m in matrices], [self.state[m]["average"] for m in matrices]
+                torch._foreach_lerp_(averages, grads, 1 - group["momentum"])
+                ahead = torch._foreach_lerp(grads, averages, group["momentum"])  # Nesterov's
+                steps = orthogonalised(torch.stack(ahead).to(self.dtype)).to(matrices[0].dtype)
+                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(matrices, steps.unbind(), alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
+
+
+def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
+    """Matrices [N, R, C] with their singular values brought near 1 (0.7 to 1.2), by Newton-Schulz's iteration; zeros stay."""
+    a, b, c = QUINTIC
+    wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
+    x = wide / wide.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
+    for _ in range(5):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x if wide is matrices else x.mT
 
 
 class Ema:

@@ -1,4 +1,4 @@
-"""AdamW, warm-up and cosine, averaged weights."""
+"""AdamW and Muon, warm-up and cosine, averaged weights."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 from catlip_lite.models import create_vit
 from catlip_lite.training.loop import Learner
 from catlip_lite.training.losses import bce
-from catlip_lite.training.optimiser import Ema, create_adamw, learning_rate, lr_scale
+from catlip_lite.training.optimiser import Ema, Muon, create_adamw, create_optimisers, learning_rate, lr_scale, orthogonalised
 from catlip_lite.training.range_augment import RangeAugment
 
 SCHEDULE = {"max_steps": 101, "warmup_steps": 20, "lr": 1e-3, "min_lr": 1e-5}
@@ -89,3 +89,42 @@ def test_ema_copies_counters():
     model(torch.zeros(3, 2))
     ema.update(step=1000)
     assert ema.state["num_batches_tracked"].item() == 1
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
+    model = create_vit("vit_nano8", num_classes=7, image_size=32)
+    names = {id(p): n for n, p in model.named_parameters()}
+    adamw, muon = (
+        {names[id(p)] for group in optimiser.param_groups for p in group["params"]}
+        for optimiser in create_optimisers(model, 0.2, "muon")
+    )
+    assert muon == {f"blocks.{i}.{part}.weight" for i in range(4) for part in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")}
+    assert adamw == set(names.values()) - muon
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6)])
+def test_orthogonalised_matrices_keep_their_directions_and_lose_their_scales(shape):
+    u, _, v = torch.linalg.svd(torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)), full_matrices=False)
+    scales = torch.tensor([1.0, 3.0, 0.5, 2.0, 0.2, 0.1])
+    made = orthogonalised(u * scales @ v)
+    inner = u.mT @ made @ v.mT
+    torch.testing.assert_close(inner, torch.diag_embed(inner.diagonal(dim1=1, dim2=2)), atol=1e-5, rtol=0)
+    assert ((inner.diagonal(dim1=1, dim2=2) > 0.6) & (inner.diagonal(dim1=1, dim2=2) < 1.25)).all()
+
+
+def test_muon_steps_as_torchs_does():
+    ours, theirs = ([nn.Parameter(torch.ones(8, 24)), nn.Parameter(torch.ones(24, 8))] for _ in range(2))
+    optimisers = [
+        Muon(ours, 0.1, dtype=torch.bfloat16),
+        torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    ]
+    for seed in range(3):
+        for matrices, optimiser in zip((ours, theirs), optimisers, strict=True):
+            generator = torch.Generator().manual_seed(seed)
+            for matrix in matrices:
+                matrix.grad = torch.randn(matrix.shape, generator=generator)
+            for group in optimiser.param_groups:
+                group["lr"] = 0.01
+            optimiser.step()
+    for mine, torchs in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, torchs, atol=2e-4, rtol=0)  # steps are 0.01 large, in bf16
