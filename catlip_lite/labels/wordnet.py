@@ -54,6 +54,7 @@ class Nouns:
     sense_uses: dict[str, tuple[int, ...]]  # lemma -> how often sense-tagged text uses each of its noun senses
     row: dict[str, int]  # WNID -> row
     verbs: frozenset[str]  # lower-case lemmas that are verbs, too
+    adverbs: frozenset[str]  # lower-case lemmas that are adverbs
     verb_exceptions: dict[str, tuple[str, ...]]  # irregular verb form -> lemmas
 
     def morphy(self, form: str) -> list[str]:
@@ -187,11 +188,13 @@ def load_nouns() -> Nouns:
         fields = line.split()
         senses[fields[0]] = tuple(row_of_offset[int(o)] for o in fields[-int(fields[2]) :])
 
-    uses, sense_uses = {}, {}
+    uses, sense_uses, adverbs = {}, {}, set()
     for line in sense_index:
         key, _, sense_number, count = line.split(" ")
+        lemma, _, sense = key.partition("%")
+        if sense[0] == "4":
+            adverbs.add(lemma)
         if count != "0":
-            lemma, _, sense = key.partition("%")
             tally = uses.setdefault(lemma, [0, 0, 0])
             tally[{"1": 0, "2": 1}.get(sense[0], 2)] += int(count)
             if sense[0] == "1":
@@ -208,6 +211,7 @@ def load_nouns() -> Nouns:
         senses=senses,
         exceptions={form: tuple(bases) for form, *bases in (line.split() for line in exceptions)},
         verbs=frozenset(line.split(" ", 1)[0] for line in verb_index if not line.startswith("  ")),
+        adverbs=frozenset(adverbs),
         verb_exceptions={form: tuple(bases) for form, *bases in (line.split() for line in verb_exceptions)},
         uses={lemma: tuple(tally) for lemma, tally in uses.items()},
         sense_uses={lemma: tuple(tally) for lemma, tally in sense_uses.items()},

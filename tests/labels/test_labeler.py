@@ -119,6 +119,16 @@ def test_pos_can_leave_out_what_is_tagged_as_a_name():
         ("looking at the city, laying on the street", ["city", "street"]),
         ("mens vintage jacket", ["man", "jacket"]),
         ("men with blue eyes, fries and glasses", ["man", "eye", "french fries", "spectacles"]),
+        ("shoes with leather soles, lenses and bunches of flowers", ["shoe", "leather", "sole", "lens", "bunch", "flower"]),
+        ("arms, bones, rooms, colors and weeds", ["arm", "bone", "room", "color", "weed"]),
+        ("boys in red trunks, eggs, baby booties", ["male child", "short pants", "egg", "baby", "bootee"]),
+        ("a wireless mouse on a stainless steel table", ["mouse", "stainless steel", "table"]),
+        (
+            "a cup upside down, an upside-down face, pineapple upside-down cake",
+            ["cup", "face", "pineapple", "upside-down cake"],
+        ),
+        ("two girls hand in hand, his shirt inside out, a sign right side up", ["girl", "shirt", "sign"]),
+        ("her head on his shoulder, birds in the air", ["head", "shoulder", "bird", "air"]),
     ],
 )
 def test_compound_reads_longest_compounds_and_drops_function_words(caption, expected):
