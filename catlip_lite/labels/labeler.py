@@ -67,8 +67,8 @@ class CaptionLabeler:
     tagger: for mode "pos": "perceptron", "spacy" or "nltk".
 
     A caption that is None, NaN or empty has no labels, bytes are UTF-8, and a list is the union of its members (but see
-    corenet). corenet splits sentences with punkt's English model and tokenises with the NLTK that is installed; the reference
-    names NLTK 3.8.1, whose tokeniser and lemmatiser differ from later ones in rare cases ("'dog'", "catss").
+    corenet). Sentences, tokens and lemmas of corenet and pos are those of NLTK 3.8.1, which the reference names, whatever NLTK
+    is installed.
     """
 
     def __init__(

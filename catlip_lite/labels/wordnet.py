@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ LEXICOGRAPHER_FILES = (
     "relation", "shape", "state", "substance", "time",
 )  # fmt: skip
 
+_LONG_RUN = re.compile("s{5,}$")
+
 
 @dataclass(frozen=True)
 class Nouns:
@@ -58,7 +61,7 @@ class Nouns:
     verb_exceptions: dict[str, tuple[str, ...]]  # irregular verb form -> lemmas
 
     def morphy(self, form: str) -> list[str]:
-        """Lemmas that `form` (lower case, words joined by '_') may inflect; equals NLTK's `wn._morphy(form, 'n')`."""
+        """Lemmas that `form` (lower case, words joined by '_') may inflect; equals NLTK 3.9's `wn._morphy(form, 'n')`."""
         bases = self.exceptions.get(form)
         if bases is None:
             regular = form.endswith(("s", "men"))  # most words end otherwise: asked once, not for each rule
@@ -76,8 +79,15 @@ class Nouns:
         return list(dict.fromkeys(f for f in (form, *bases) if f in self.verbs))
 
     def lemmatize(self, form: str) -> str:
-        """The shortest of morphy's candidates, or `form` itself: what NLTK's WordNetLemmatizer gives."""
-        return min(self.morphy(form), key=len, default=form)
+        """The shortest of morphy's candidates, or `form` itself: what WordNetLemmatizer of NLTK 3.8.1 gives.
+
+        It goes on with the rules until they give a noun ("catss" is a cat); later NLTKs apply them once.
+        """
+        found, forms = self.morphy(form), [_LONG_RUN.sub("ssss", form)]  # no lemma ends so; one "s" at a time leads there
+        while not found and forms and form not in self.exceptions:
+            forms = [f[: -len(old)] + new for f in forms for old, new in PLURAL_RULES if f.endswith(old)]
+            found = [f for f in forms if f in self.senses]
+        return min(found, key=len, default=form)
 
     @cached_property
     def numbers(self) -> np.ndarray:
