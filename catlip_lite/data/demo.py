@@ -25,7 +25,7 @@ from ..labels import name_to_wnids
 from ..labels.labeler import CaptionLabeler
 from .shards import Sample, write_shards
 
-VERSION = "4"  # raise when the corpus changes; each version has its own folder
+VERSION = "5"  # raise when the corpus changes; each version has its own folder
 PRETRAIN_VENDORS = ("Appl", "FB", "Joy", "Twtr", "Wind")
 LABELLED_VENDOR, TEST_VENDOR, STYLE_VENDOR = "Goog", "Sams", "OpenMoji"
 VENDORS = (*PRETRAIN_VENDORS, LABELLED_VENDOR, TEST_VENDOR)

@@ -11,7 +11,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from .senses import is_adverb
 from .wordnet import PLURAL_RULES, load_nouns
+
+NO_SYNSET = -1
 
 
 @lru_cache(maxsize=1)
@@ -62,17 +65,19 @@ def _plurals(word: str) -> Iterable[str]:
 
 
 class CompoundTrie:
-    """Compounds as paths of word ids. synset_of: the number to give a lemma's compound, 0 for none."""
+    """Compounds as paths of word ids. synset_of: the number to give a lemma's compound, 0 for none.
+
+    Adverbs of several words ("upside down") are found, too, as NO_SYNSET: what their words mean alone is not in the caption.
+    """
 
     def __init__(self, synset_of):
-        forms = compound_forms()
+        adverbs = (words_of(adverb) for adverb in load_nouns().adverbs)
+        numbers = {words: NO_SYNSET for words in adverbs if len(words) > 1 and is_adverb(words)}
+        numbers |= {words: number for words, lemma in compound_forms().items() if (number := synset_of(lemma))}
         self.word_id = {"": 0}
         nodes: dict[tuple[int, int], int] = {}
         terminal = [0]
-        for words, lemma in forms.items():
-            number = synset_of(lemma)
-            if not number:
-                continue
+        for words, number in numbers.items():
             node = 0
             for word in words:
                 key = (node, self.word_id.setdefault(word, len(self.word_id)))
@@ -115,7 +120,7 @@ class CompoundTrie:
             hit = (self._keys[found] == keys) & (words[at + depth] > 0)
             at, node = at[hit], self._next[found[hit]]
             depth += 1
-            whole = self._terminal[node] > 0
+            whole = self._terminal[node] != 0
             best[at[whole], 0] = depth
             best[at[whole], 1] = self._terminal[node[whole]]
         starts = np.flatnonzero(best[:, 0])

@@ -26,6 +26,7 @@ from .senses import (
     first_lemma_of_first_sense,
     is_name_of_a_thing,
     is_noun_in_captions,
+    likeliest_noun,
     sense_of,
     singular_instead,
 )
@@ -66,8 +67,8 @@ class CaptionLabeler:
     tagger: for mode "pos": "perceptron", "spacy" or "nltk".
 
     A caption that is None, NaN or empty has no labels, bytes are UTF-8, and a list is the union of its members (but see
-    corenet). corenet splits sentences with punkt's English model and tokenises with the NLTK that is installed; the reference
-    names NLTK 3.8.1, whose tokeniser and lemmatiser differ from later ones in rare cases ("'dog'", "catss").
+    corenet). Sentences, tokens and lemmas of corenet and pos are those of NLTK 3.8.1, which the reference names, whatever NLTK
+    is installed.
     """
 
     def __init__(
@@ -274,10 +275,10 @@ def _parts(captions, literal: bool) -> Iterable[pa.Array]:
 def _lemma_of(word: str) -> str:
     """The noun that a word is a form of; empty if WordNet knows none."""
     nouns = load_nouns()
-    word = {"mens": "men", "womens": "women"}.get(word, word)  # as shops write men's and women's
+    word = {"mens": "men", "womens": "women", "weeds": "weed"}.get(word, word)  # as shops write men's; not a widow's dress
     if word in nouns.senses:
         return singular_instead(word) or word
-    return next(iter(nouns.morphy(word)), "")
+    return likeliest_noun(nouns.morphy(word))
 
 
 def _split_at_breaks(piece: str) -> tuple[list[str], list[str]]:

@@ -5,6 +5,8 @@ Reads single words or lemmas, gives WordNet rows (ints) or None; the labeler ask
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .wordnet import LEXICOGRAPHER_FILES, load_nouns
 
 SENSES = ("first", "visual")
@@ -14,11 +16,12 @@ SENSES = ("first", "visual")
 # 1: where a word for something else also means a person ("mole", "mouse"), that is mostly a figure of speech.
 VISIBLE = {"animal": 4, "artifact": 3, "body": 3, "food": 4, "location": 3, "object": 3, "plant": 3, "substance": 3}
 NEVER_TAGGED = 0.5  # uses of a sense that the tagged text does not contain
+SINGULAR_OUTWEIGHS = 9  # times as many uses as a plural that is a thing of its own
 
 # Senses (numbered as WordNet does) of words that are frequent in captions and that those weights read wrongly: chosen by
 # reading the most frequent labels of COCO's and CC3M's validation captions and of a sample of alt texts.
 SENSE_IN_CAPTIONS = {
-    "award": 2, "background": 2, "case": 5, "image": 3, "kite": 3, "match": 2, "monitor": 4, "party": 4, "plate": 4,
+    "award": 2, "background": 2, "case": 5, "chain": 3, "image": 3, "kite": 3, "match": 2, "monitor": 4, "party": 4, "plate": 4,
     "poster": 1, "racket": 4, "ring": 8, "screen": 3, "sign": 2, "toilet": 2, "view": 2,
 }  # fmt: skip
 
@@ -37,7 +40,7 @@ FUNCTION_WORDS = frozenset(
     through throughout thus till to together too toward towards under underneath until up upon us use used uses using very
     via was way we well went were what whatever when where whether which while who whole whom whose why will with within
     without would yes yet you your yours yourself yourselves
-    two three four five six seven eight nine ten eleven twelve hundred thousand million billion
+    due plus ways works two three four five six seven eight nine ten eleven twelve hundred thousand million billion
     right left back front middle next top bottom side nan null
     custom mini round stock vector vintage wholesale""".split()  # noqa: SIM905
 )
@@ -94,9 +97,10 @@ def is_noun_in_captions(word: str, lemma: str, row: int) -> bool:
     """Whether a single word (lower case) counts as a noun where no tagger is asked; lemma and row are its noun and sense.
 
     Out are function words, digits, single letters, quantities and units ("inch"), most words of two letters ("ct"), and words
-    that sense-tagged text (SemCor's counts in WordNet) uses far more often as adjective ("red") or verb ("takes") than as noun.
+    that sense-tagged text (SemCor's counts in WordNet) uses far more often as adjective ("red") or verb ("takes") than as noun,
+    or that are made to be adjectives ("wireless").
     """
-    if word in FUNCTION_WORDS or len(word) == 1 or word.isdigit():
+    if word in FUNCTION_WORDS or len(word) == 1 or word.isdigit() or (word == lemma and word.endswith("less")):
         return False
     nouns = load_nouns()
     field = LEXICOGRAPHER_FILES[nouns.lexicographer[row]]
@@ -134,14 +138,42 @@ def is_name_of_a_thing(words: tuple[str, ...]) -> bool:
 def singular_instead(plural: str) -> str | None:
     """The singular, where a plural with an entry of its own ("eyes": opinion, "men": work force) is the rarer word.
 
-    Plurals that name a thing or a dish ("glasses", "scissors", "fries") keep their own.
+    Plurals that name a thing or a dish ("glasses", "scissors", "fries") keep their own, unless it is far rarer ("rooms": a
+    flat) or the singular is a part of a body ("arms": weapons).
     """
     nouns = load_nouns()
     if not plural.endswith(("s", "men")) and plural not in nouns.exceptions:
         return None
     own = nouns.senses.get(plural)
-    if not own or LEXICOGRAPHER_FILES[nouns.lexicographer[own[0]]] in ("artifact", "food"):
+    if not own:
         return None
     uses = {form: nouns.uses.get(form, (0, 0, 0))[0] for form in nouns.morphy(plural)}
     most = max(uses, key=uses.__getitem__)
-    return most if most != plural and uses[most] > uses.get(plural, 0) else None
+    if uses[most] <= uses[plural]:
+        return None
+    if LEXICOGRAPHER_FILES[nouns.lexicographer[own[0]]] not in ("artifact", "food"):
+        return most
+    other_thing = own[0] not in nouns.senses[most]  # unlike "eggs"
+    of_a_body = LEXICOGRAPHER_FILES[nouns.lexicographer[sense_of(most, "visual")]] in ("animal", "body")
+    far_rarer = uses[most] > SINGULAR_OUTWEIGHS * (uses[plural] + 1)
+    return most if other_thing and (of_a_body or far_rarer) else None
+
+
+def likeliest_noun(lemmas: Sequence[str]) -> str:
+    """The lemma that a form of several most likely is, their senses weighed as in `sense_of`: "soles" are of sole, not of sol,
+    a colloid; "lenses" of lens, not of lense. The first of equals, empty if there are no lemmas."""
+    nouns = load_nouns()
+
+    def weight(lemma: str) -> float:
+        senses = nouns.senses[lemma]
+        uses = nouns.sense_uses.get(lemma, (0,) * len(senses))
+        common = [(row, n + NEVER_TAGGED) for row, n in zip(senses, uses, strict=True) if not _is_name(lemma, row)]
+        return sum(n * _visibility(row) for row, n in common)
+
+    return max(lemmas, key=weight, default="")
+
+
+def is_adverb(words: Sequence[str]) -> bool:
+    """Whether an adverb of WordNet's with several words ("upside down", "hand in hand") names nothing in a caption: all but
+    those of which captions mostly mean the words, "in the air" and "her head on his shoulder"."""
+    return words[0] not in FUNCTION_WORDS and words[-1] != "on"

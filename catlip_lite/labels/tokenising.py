@@ -1,7 +1,8 @@
-"""Clean text → word tokens, as NLTK's `word_tokenize` gives them: punkt's sentences, then Treebank's tokens.
+"""Clean text → word tokens, as `word_tokenize` of NLTK 3.8.1, the reference's, gives them: punkt's sentences, their tokens.
 
 Reads text or columns of text. A column is cut at its spaces; each distinct piece is tokenised once and remembered, and only
-captions in which a piece's tokens depend on its neighbours are tokenised whole.
+captions in which a piece's tokens depend on its neighbours are tokenised whole. Later NLTKs cut in other places ("a–b",
+"'dog'"), so the rules stand here; of the installed one, only punkt's algorithm is used.
 """
 
 from __future__ import annotations
@@ -10,31 +11,57 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-import nltk
 import numpy as np
 import pyarrow as pa
-from nltk.tokenize import NLTKWordTokenizer
-from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer, PunktTokenizer
+from nltk.tokenize.punkt import PunktLanguageVars, PunktParameters, PunktSentenceTokenizer
 
 from .cleaning import bytes_of
 
-_treebank = NLTKWordTokenizer()
+# In this order, these put spaces around what is a token of its own in one sentence.
+_TOKEN_RULES = [
+    (re.compile(pattern), spaced)
+    for pattern, spaced in (
+        (r"([«“‘„]|`+)", r" \1 "),
+        (r'^"', "``"),
+        (r"(``)", r" \1 "),
+        (r"([ (\[{<])(\"|'{2})", r"\1 `` "),
+        (r"(?i)(')(?!re|ve|ll|m|t|s|d|n)(\w)\b", r"\1 \2"),
+        (r"""([^.])(\.)([\])}>"'»”’ ]*)\s*$""", r"\1 \2 \3 "),
+        (r"([:,])([^\d])", r" \1 \2"),
+        (r"([:,])$", r" \1 "),
+        (r"\.{2,}|[;@#$%&?!]", r" \g<0> "),
+        (r"([^'])' ", r"\1 ' "),
+        (r"[*\[\](){}<>]|--", r" \g<0> "),
+        (r"\A|\Z", " "),
+        (r"[»”’]", r" \g<0> "),
+        (r"''|\"", " '' "),
+        (r"([^' ])('[sSmMdD]|') ", r"\1 \2 "),
+        (r"([^' ])('ll|'LL|'re|'RE|'ve|'VE|n't|N'T) ", r"\1 \2 "),
+    )
+]
+_CONTRACTIONS = [
+    re.compile(rf"(?i){before}({first})({second}){behind}")
+    for before, first, second, behind in (
+        (r"\b", "can", "not", r"\b"), (r"\b", "d", "'ye", r"\b"), (r"\b", "gim", "me", r"\b"), (r"\b", "gon", "na", r"\b"),
+        (r"\b", "got", "ta", r"\b"), (r"\b", "lem", "me", r"\b"), (r"\b", "more", "'n", r"\b"), (r"\b", "wan", "na", r"(?=\s)"),
+        (" ", "'t", "is|was", r"\b"),
+    )
+]  # fmt: skip
+
+
+class _LanguageVars(PunktLanguageVars):
+    """Later NLTKs take curly quotes and guillemets for the end of a sentence, too."""
+
+    re_boundary_realignment = re.compile(r"""["')\]}]+?(?:\s+|(?=--)|$)""", re.MULTILINE)
+    _re_non_word_chars = r"""[)";}\]*:@'({\[?!]"""
 
 
 @lru_cache(maxsize=1)
 def sentence_splitter() -> PunktSentenceTokenizer:
-    """NLTK's English sentence splitter (Kiss & Strunk 2006): from NLTK's data if it is there, else from the pip package.
+    """NLTK's English sentence splitter (Kiss & Strunk 2006), with the model of the pip package.
 
-    Raises ModuleNotFoundError, naming the package, if the model is nowhere.
+    Raises ModuleNotFoundError, naming the package, if it is not installed.
     """
-    try:
-        nltk.data.find("tokenizers/punkt_tab/english/")
-    except LookupError:
-        return PunktSentenceTokenizer(_packaged_parameters())
-    return PunktTokenizer("english")
-
-
-def _packaged_parameters() -> PunktParameters:
     try:
         from punkt.data import english
     except ModuleNotFoundError:
@@ -46,12 +73,21 @@ def _packaged_parameters() -> PunktParameters:
     parameters.collocations = set(english.COLLOCATIONS)
     parameters.sent_starters = set(english.SENT_STARTERS)
     parameters.ortho_context.update(english.ORTHO_CONTEXT)
-    return parameters
+    return PunktSentenceTokenizer(parameters, lang_vars=_LanguageVars())
 
 
 def tokenize(text: str) -> list[str]:
-    """Tokens of a text, as `nltk.word_tokenize(text)` gives them."""
-    return [token for sentence in sentence_splitter().tokenize(text) for token in _treebank.tokenize(sentence)]
+    """Tokens of a text, as `nltk.word_tokenize(text)` of NLTK 3.8.1 gives them."""
+    return [token for sentence in sentence_splitter().tokenize(text) for token in treebank_tokens(sentence)]
+
+
+def treebank_tokens(sentence: str) -> list[str]:
+    """Tokens of one sentence, by the rules of the Penn Treebank with NLTK's amendments."""
+    for pattern, spaced in _TOKEN_RULES:
+        sentence = pattern.sub(spaced, sentence)
+    for pattern in _CONTRACTIONS:
+        sentence = pattern.sub(r" \1 \2 ", sentence)
+    return sentence.split()
 
 
 # --- pieces of a column -------------------------------------------------------------------------------------------------
@@ -117,12 +153,12 @@ def piece_tokens(piece: str, *, cased: bool = True) -> tuple[str, ...] | None:
     if last and _ENDS_SENTENCE.fullmatch(word):
         return (*piece_tokens(f"{word[:-1]} "), ".")
     if last:
-        return tuple(_treebank.tokenize(f"x {word}")[1:])
+        return tuple(treebank_tokens(f"x {word}")[1:])
     return _tokens_before_a_word(word, cased) if word.endswith(".") else tuple(_tokens_between(word))
 
 
 def _tokens_between(word: str) -> list[str]:
-    return _treebank.tokenize(f"x {word} x")[1:-1]
+    return treebank_tokens(f"x {word} x")[1:-1]
 
 
 def _tokens_before_a_word(word: str, cased: bool) -> tuple[str, ...] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ LEXICOGRAPHER_FILES = (
     "relation", "shape", "state", "substance", "time",
 )  # fmt: skip
 
+_LONG_RUN = re.compile("s{5,}$")
+
 
 @dataclass(frozen=True)
 class Nouns:
@@ -54,10 +57,11 @@ class Nouns:
     sense_uses: dict[str, tuple[int, ...]]  # lemma -> how often sense-tagged text uses each of its noun senses
     row: dict[str, int]  # WNID -> row
     verbs: frozenset[str]  # lower-case lemmas that are verbs, too
+    adverbs: frozenset[str]  # lower-case lemmas that are adverbs
     verb_exceptions: dict[str, tuple[str, ...]]  # irregular verb form -> lemmas
 
     def morphy(self, form: str) -> list[str]:
-        """Lemmas that `form` (lower case, words joined by '_') may inflect; equals NLTK's `wn._morphy(form, 'n')`."""
+        """Lemmas that `form` (lower case, words joined by '_') may inflect; equals NLTK 3.9's `wn._morphy(form, 'n')`."""
         bases = self.exceptions.get(form)
         if bases is None:
             regular = form.endswith(("s", "men"))  # most words end otherwise: asked once, not for each rule
@@ -75,8 +79,15 @@ class Nouns:
         return list(dict.fromkeys(f for f in (form, *bases) if f in self.verbs))
 
     def lemmatize(self, form: str) -> str:
-        """The shortest of morphy's candidates, or `form` itself: what NLTK's WordNetLemmatizer gives."""
-        return min(self.morphy(form), key=len, default=form)
+        """The shortest of morphy's candidates, or `form` itself: what WordNetLemmatizer of NLTK 3.8.1 gives.
+
+        It goes on with the rules until they give a noun ("catss" is a cat); later NLTKs apply them once.
+        """
+        found, forms = self.morphy(form), [_LONG_RUN.sub("ssss", form)]  # no lemma ends so; one "s" at a time leads there
+        while not found and forms and form not in self.exceptions:
+            forms = [f[: -len(old)] + new for f in forms for old, new in PLURAL_RULES if f.endswith(old)]
+            found = [f for f in forms if f in self.senses]
+        return min(found, key=len, default=form)
 
     @cached_property
     def numbers(self) -> np.ndarray:
@@ -187,11 +198,13 @@ def load_nouns() -> Nouns:
         fields = line.split()
         senses[fields[0]] = tuple(row_of_offset[int(o)] for o in fields[-int(fields[2]) :])
 
-    uses, sense_uses = {}, {}
+    uses, sense_uses, adverbs = {}, {}, set()
     for line in sense_index:
         key, _, sense_number, count = line.split(" ")
+        lemma, _, sense = key.partition("%")
+        if sense[0] == "4":
+            adverbs.add(lemma)
         if count != "0":
-            lemma, _, sense = key.partition("%")
             tally = uses.setdefault(lemma, [0, 0, 0])
             tally[{"1": 0, "2": 1}.get(sense[0], 2)] += int(count)
             if sense[0] == "1":
@@ -208,6 +221,7 @@ def load_nouns() -> Nouns:
         senses=senses,
         exceptions={form: tuple(bases) for form, *bases in (line.split() for line in exceptions)},
         verbs=frozenset(line.split(" ", 1)[0] for line in verb_index if not line.startswith("  ")),
+        adverbs=frozenset(adverbs),
         verb_exceptions={form: tuple(bases) for form, *bases in (line.split() for line in verb_exceptions)},
         uses={lemma: tuple(tally) for lemma, tally in uses.items()},
         sense_uses={lemma: tuple(tally) for lemma, tally in sense_uses.items()},

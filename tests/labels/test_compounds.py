@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from catlip_lite.labels import load_nouns
-from catlip_lite.labels.compounds import CompoundTrie, compound_forms
+from catlip_lite.labels.compounds import NO_SYNSET, CompoundTrie, compound_forms
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,11 @@ def test_longest_compounds_from_the_left(trie, text, compounds):
 def test_overlapping_compounds_give_way_in_turn(trie):
     # "ice cream" takes "cream", so "cream cheese" goes, and "cheese cutter" is free again.
     assert [words for words, _ in found(trie, "ice cream cheese cutter")] == ["ice cream", "cheese cutter"]
+
+
+def test_an_adverb_of_several_words_has_no_synset(trie):
+    at, length, number = trie.longest(np.array([trie.word_id[word] for word in ("ice", "cream", "upside", "down")], np.int32))
+    assert (at.tolist(), length.tolist(), number[1]) == ([0, 2], [2, 2], NO_SYNSET)
 
 
 def test_every_compound_of_wordnet_is_found(trie):

@@ -9,7 +9,7 @@ from nasty_captions import HAND_PICKED, random_captions
 from catlip_lite.labels import CaptionLabeler, count_synsets, load_nouns, name_to_wnids
 from catlip_lite.labels import labeler as labeler_module
 from catlip_lite.labels.cleaning import clean_caption
-from catlip_lite.labels.reference import nltk_tagger, reference_label
+from catlip_lite.labels.reference import nltk_lemma, nltk_tagger, reference_label
 from catlip_lite.labels.tagging import NOUN_TAGS
 from catlip_lite.labels.tokenising import tokenize
 from catlip_lite.labels.wordnet import LEXICOGRAPHER_FILES
@@ -82,14 +82,12 @@ def test_pos_takes_any_lemma_of_the_first_sense():
 
 
 def test_pos_is_equation_1_with_nltks_tagger_and_lemmatiser():
-    from nltk.stem import WordNetLemmatizer
-
     captions = [c for c in [*HAND_PICKED, *random_captions(500)] if c]
     nouns = load_nouns()
 
     def straight(caption):
         tagged = nltk_tagger().tag(tokenize(clean_caption(caption, lower=False)))
-        lemmas = [WordNetLemmatizer().lemmatize(word.lower()) for word, tag in tagged if tag in NOUN_TAGS]
+        lemmas = [nltk_lemma(word.lower()) for word, tag in tagged if tag in NOUN_TAGS]
         return list(dict.fromkeys(nouns.wnids[nouns.senses[lemma][0]] for lemma in lemmas if lemma in nouns.senses))
 
     assert CaptionLabeler("pos").label(captions) == [straight(c) for c in captions]
@@ -119,6 +117,16 @@ def test_pos_can_leave_out_what_is_tagged_as_a_name():
         ("looking at the city, laying on the street", ["city", "street"]),
         ("mens vintage jacket", ["man", "jacket"]),
         ("men with blue eyes, fries and glasses", ["man", "eye", "french fries", "spectacles"]),
+        ("shoes with leather soles, lenses and bunches of flowers", ["shoe", "leather", "sole", "lens", "bunch", "flower"]),
+        ("arms, bones, rooms, colors and weeds", ["arm", "bone", "room", "color", "weed"]),
+        ("boys in red trunks, eggs, baby booties", ["male child", "short pants", "egg", "baby", "bootee"]),
+        ("a wireless mouse on a stainless steel table", ["mouse", "stainless steel", "table"]),
+        (
+            "a cup upside down, an upside-down face, pineapple upside-down cake",
+            ["cup", "face", "pineapple", "upside-down cake"],
+        ),
+        ("two girls hand in hand, his shirt inside out, a sign right side up", ["girl", "shirt", "sign"]),
+        ("her head on his shoulder, birds in the air", ["head", "shoulder", "bird", "air"]),
     ],
 )
 def test_compound_reads_longest_compounds_and_drops_function_words(caption, expected):

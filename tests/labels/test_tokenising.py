@@ -1,11 +1,11 @@
-"""Tokens are NLTK's, punkt's sentences included, though a column is tokenised piece by piece."""
+"""Tokens are NLTK 3.8.1's, punkt's sentences included, though a column is tokenised piece by piece."""
 
 import pyarrow as pa
 import pytest
 from nasty_captions import HAND_PICKED, random_captions
-from nltk.tokenize import NLTKWordTokenizer
 
 from catlip_lite.labels.cleaning import clean_column
+from catlip_lite.labels.reference import nltk_tokenizer
 from catlip_lite.labels.tokenising import cut, piece_tokens, sentence_splitter, tokenize
 
 TEXTS = clean_column(pa.array([*HAND_PICKED, *random_captions(3000, seed=1)]))
@@ -27,7 +27,7 @@ def test_sentences_end_where_punkt_says(text, tokens):
 def test_tokens_are_treebanks_within_each_sentence():
     for text in TEXTS.to_pylist():
         sentences = sentence_splitter().tokenize(text)
-        assert tokenize(text) == [t for s in sentences for t in NLTKWordTokenizer().tokenize(s)]
+        assert tokenize(text) == [t for s in sentences for t in nltk_tokenizer().tokenize(s)]
 
 
 @pytest.mark.parametrize("texts, cased", [(TEXTS, False), (CASED, True)], ids=["lower case", "title case"])
