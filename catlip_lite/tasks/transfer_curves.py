@@ -196,14 +196,21 @@ def _finetuned(
 ) -> tuple[float, dict[str, np.ndarray]]:
     """The learning rate that validates best, and that network's scores of the tests; 0 is the start, not trained at all."""
     images, wanted = train.images.of_classes(task.label_set.names), task.targets(task.validation)
-    parts = {**task.tests, None: task.validation}
-    tried = [(0.0, {name: head.scores(part.features.features) for name, part in parts.items()})]
     placed = {"device": options.device, "precision": options.precision, "loader_workers": options.loader_workers}
+
+    def top1(scores: np.ndarray) -> float:
+        return top_k_hits(scores, wanted)[1]
+
+    chosen, best, reached = 0.0, None, top1(head.scores(task.validation.features.features))
     for lr in options.lrs or [None]:
         recipe = options.recipe(model, len(train), lr, seed)
         classifier = finetune(model, head, images, recipe, quiet=True, **placed)
-        tried.append((recipe.lr, {name: classifier.scores(views[name], workers=options.loader_workers) for name in parts}))
-    return max(tried, key=lambda found: top_k_hits(found[1][None], wanted)[1])
+        found = top1(classifier.scores(views[None], workers=options.loader_workers))
+        if found > reached:
+            chosen, best, reached = recipe.lr, classifier, found
+    if best is None:
+        return chosen, task.scores(head)
+    return chosen, {name: best.scores(views[name], workers=options.loader_workers) for name in task.tests}
 
 
 class _Gatherer:
