@@ -19,8 +19,8 @@ import pandas as pd
 from ..data.labelled import LabelledImages, load_labelled, named_addresses
 from ..models import PretrainedModel
 from ..models.calibration import fit_temperature
-from ..models.heads import random_head
-from ..training.heads import HeadRecipe, train_head
+from ..models.heads import Head, random_head
+from ..training.heads import HeadRecipe, train_heads
 from ..training.linear_probe import Examples, Fit
 from ..training.linear_probe import logistic_probe as fit_logistic
 from ..training.linear_probe import ridge_probe as fit_ridge
@@ -190,17 +190,18 @@ def paper_probe(data: ProbeData, seed: int = 0) -> Outcome:
     def standardised(features: np.ndarray) -> np.ndarray:
         return (features - mean) / std
 
-    def fit(part: Examples, lr: float):
+    def fit(part: Examples, *lrs: float) -> list[Head]:
         start = random_head(len(data.classes), part.features.shape[1], seed)
-        recipe = HeadRecipe(lr=lr, min_lr=lr / 30)
-        return train_head(start, standardised(part.features), part.targets, recipe, seed, data.device)
+        recipes = [HeadRecipe(lr=lr, min_lr=lr / 30) for lr in lrs]
+        return train_heads([start] * len(lrs), standardised(part.features), part.targets, recipes, seed, data.device)
 
     def rate(scores: np.ndarray) -> float:
         return top_k_hits(scores, data.validation_examples.targets)[1]
 
-    scores = {lr: fit(data.fit_examples, lr).scores(standardised(data.validation.features)) for lr in LEARNING_RATES}
+    heads, seen = fit(data.fit_examples, *LEARNING_RATES), standardised(data.validation.features)
+    scores = {lr: head.scores(seen) for lr, head in zip(LEARNING_RATES, heads, strict=True)}
     best = max(scores, key=lambda lr: rate(scores[lr]))
-    head = fit(data.everything(), best)
+    [head] = fit(data.everything(), best)
     return Outcome(best, scores[best], {name: head.scores(standardised(t.features)) for name, t in data.tests.items()})
 
 

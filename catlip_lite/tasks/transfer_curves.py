@@ -16,7 +16,7 @@ from ..data.labelled import LabelledImages, all_views
 from ..models import PretrainedModel
 from ..models.heads import Head, random_head
 from ..training.finetune_recipes import FinetuneRecipe, finetune_recipe_for
-from ..training.heads import HeadRecipe, train_head
+from ..training.heads import HeadRecipe, train_heads
 from ..training.neighbours import nearest, neighbour_scores
 from .finetune import finetune
 from .progress import progress
@@ -63,9 +63,10 @@ def probe_curve(
     width = task.pool.features.features.shape[1]
     for budget, seed in progress([(b, s) for b in budgets for s in seeds], "linear probes", unit="draws"):
         train = task.pool.take(draw(task, budget, seed))
-        borrowed, heads = start(seed, train), {}
-        for init, head in ((TRANSFER, borrowed), (RANDOM, random_head(len(task), width, seed))):
-            lr, heads[init] = fit_head(task, train, head, epochs, seed, device)
+        borrowed = start(seed, train)
+        fitted = fit_heads(task, train, [borrowed, random_head(len(task), width, seed)], epochs, seed, device)
+        heads = {}
+        for init, (lr, heads[init]) in zip((TRANSFER, RANDOM), fitted, strict=True):
             curve.add(budget, seed, init, lr, train, task.scores(heads[init]))
         if len(train):
             _, head = add_borrowed(task, heads[RANDOM], borrowed)
@@ -77,23 +78,23 @@ def probe_curve(
     return curve.result()
 
 
-def fit_head(
-    task: Task, train: Part, start: Head, epochs: int, seed: int, device: str | torch.device = "cpu"
-) -> tuple[float | None, Head]:
-    """The learning rate that validates best, and that head; 0 is the start itself, all there is without images."""
+def fit_heads(
+    task: Task, train: Part, starts: Sequence[Head], epochs: int, seed: int, device: str | torch.device = "cpu"
+) -> list[tuple[float | None, Head]]:
+    """From each start the learning rate that validates best, and that head; 0 is the start itself, all there is without any."""
     if not len(train):
-        return None, start
-    targets, features = task.targets(train), train.features.features
-    wanted = task.targets(task.validation)
+        return [(None, start) for start in starts]
+    tried = [(lr, start) for start in starts for lr in LEARNING_RATES]
+    recipes = [HeadRecipe(epochs=epochs, lr=lr, min_lr=lr / 30) for lr, _ in tried]
+    heads = train_heads([start for _, start in tried], train.features.features, task.targets(train), recipes, seed, device)
+    wanted, features = task.targets(task.validation), task.validation.features.features
 
-    def fit(lr: float) -> Head:
-        return train_head(start, features, targets, HeadRecipe(epochs=epochs, lr=lr, min_lr=lr / 30), seed, device)
+    def top1(fitted: tuple[float, Head]) -> float:
+        return top_k_hits(fitted[1].scores(features), wanted)[1]
 
-    def top1(head: Head) -> float:
-        return top_k_hits(head.scores(task.validation.features.features), wanted)[1]
-
-    fitted = [(0.0, start), *((lr, fit(lr)) for lr in LEARNING_RATES)]
-    return max(fitted, key=lambda pair: top1(pair[1]))
+    rates = len(LEARNING_RATES)
+    fitted = [list(zip(LEARNING_RATES, heads[i : i + rates], strict=True)) for i in range(0, len(heads), rates)]
+    return [max([(0.0, start), *found], key=top1) for start, found in zip(starts, fitted, strict=True)]
 
 
 def add_borrowed(task: Task, probe: Head, borrowed: Head) -> tuple[float, Head]:
@@ -166,7 +167,7 @@ def finetune_curve(
         heads = {
             TRANSFER: start(seed, train),
             RANDOM: blank,
-            LP_FT: fit_head(task, train, blank, head_epochs, seed, model.device)[1],
+            LP_FT: fit_heads(task, train, [blank], head_epochs, seed, model.device)[0][1],
         }
         for init, head in heads.items():
             lr, scores = _finetuned(model, task, train, head, options, seed, views)
@@ -195,14 +196,21 @@ def _finetuned(
 ) -> tuple[float, dict[str, np.ndarray]]:
     """The learning rate that validates best, and that network's scores of the tests; 0 is the start, not trained at all."""
     images, wanted = train.images.of_classes(task.label_set.names), task.targets(task.validation)
-    parts = {**task.tests, None: task.validation}
-    tried = [(0.0, {name: head.scores(part.features.features) for name, part in parts.items()})]
     placed = {"device": options.device, "precision": options.precision, "loader_workers": options.loader_workers}
+
+    def top1(scores: np.ndarray) -> float:
+        return top_k_hits(scores, wanted)[1]
+
+    chosen, best, reached = 0.0, None, top1(head.scores(task.validation.features.features))
     for lr in options.lrs or [None]:
         recipe = options.recipe(model, len(train), lr, seed)
         classifier = finetune(model, head, images, recipe, quiet=True, **placed)
-        tried.append((recipe.lr, {name: classifier.scores(views[name], workers=options.loader_workers) for name in parts}))
-    return max(tried, key=lambda found: top_k_hits(found[1][None], wanted)[1])
+        found = top1(classifier.scores(views[None], workers=options.loader_workers))
+        if found > reached:
+            chosen, best, reached = recipe.lr, classifier, found
+    if best is None:
+        return chosen, task.scores(head)
+    return chosen, {name: best.scores(views[name], workers=options.loader_workers) for name in task.tests}
 
 
 class _Gatherer:

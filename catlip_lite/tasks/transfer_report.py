@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..models.heads import Head
 from ..models.transfer import BIASES, fit_scale, transfer_head
 from .features import model_fingerprint
 from .scoring import top_k_hits
-from .transfer_curves import ADDED, LP_FT, PEERS, RANDOM, TRANSFER, Curve, fit_head
+from .transfer_curves import ADDED, LP_FT, PEERS, RANDOM, TRANSFER, Curve, fit_heads
 from .transfer_init import Budget, Part, Task, draw
 
 KINDS = {"own": "own synset", "hyponyms": "synsets below it", "similar": "similar synsets", "none": "none: starts at random"}
@@ -100,26 +101,19 @@ def measure_options(
     settings += [("scale", scale, {"scale": scale}) for scale in ("as trained", "unit", "fitted")]
     wanted, features = task.targets(task.validation), task.validation.features.features
     draws = [(seed, task.pool.take(draw(task, budget, seed))) for seed in seeds]
-    rows = []
+    rows, starts = [], []
     for option, value, given in settings:
+        tried = task
         if option == "borrow":
-            borrowed = borrow(task.label_set, model.vocabulary, value, fallback=(), min_similarity=min_similarity)
-            tried = Task(task.label_set, borrowed, task.pool, task.priority, task.validation, task.tests)
-        else:
-            tried = task
-        start = head_of(model, tried, **given)
-        untrained = start(seeds[0], task.pool.take(np.empty(0, np.int64)))
-        heads = [fit_head(tried, train, start(seed, train), epochs, seed, model.device)[1] for seed, train in draws]
-        rows.append(
-            {
-                "option": option,
-                "value": value,
-                "labels with rows": sum(len(found.rows) > 0 for found in tried.borrowed),
-                "no labels": top_k_hits(untrained.scores(features), wanted)[1],
-                budget.name: float(np.mean([top_k_hits(head.scores(features), wanted)[1] for head in heads])),
-            }
-        )
-    return pd.DataFrame(rows)
+            lent = borrow(task.label_set, model.vocabulary, value, fallback=(), min_similarity=min_similarity)
+            tried = replace(task, borrowed=lent)
+        starts.append(head_of(model, tried, **given))
+        untrained = starts[-1](seeds[0], task.pool.take(np.empty(0, np.int64)))
+        facts = {"option": option, "value": value, "labels with rows": sum(len(found.rows) > 0 for found in tried.borrowed)}
+        rows.append(facts | {"no labels": top_k_hits(untrained.scores(features), wanted)[1]})
+    fitted = [fit_heads(task, part, [at(seed, part) for at in starts], epochs, seed, model.device) for seed, part in draws]
+    hits = [[top_k_hits(head.scores(features), wanted)[1] for _, head in of_seed] for of_seed in fitted]
+    return pd.DataFrame(rows).assign(**{budget.name: np.mean(hits, axis=0)})
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------------

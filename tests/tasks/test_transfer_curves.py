@@ -52,7 +52,7 @@ def test_without_images_each_head_is_its_start(downstream):
 
 def test_a_start_that_validates_best_is_not_trained_away_from(downstream):
     start = oracle(downstream)(0, None)
-    lr, head = curves.fit_head(downstream, downstream.pool.take([0]), start, epochs=3, seed=0)
+    lr, head = curves.fit_heads(downstream, downstream.pool.take([0]), [start], epochs=3, seed=0)[0]
     assert (lr, head) == (0.0, start)
 
 
