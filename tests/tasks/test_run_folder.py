@@ -43,20 +43,23 @@ def test_addresses_stay_or_are_counted_from_the_top(workbook):
 @pytest.fixture
 def begun(tmp_path):
     """A training's folder with a checkpoint."""
-    claim(tmp_path / "finetune", {"recipe": 1, "corpus": "a"})
+    with claim(tmp_path / "finetune", {"recipe": 1, "corpus": "a"}):
+        pass
     (tmp_path / "finetune" / "checkpoints" / "step_3").mkdir(parents=True)
     return tmp_path / "finetune"
 
 
 def test_an_unfinished_run_waits_for_the_data_it_began_with(begun):
     with pytest.raises(ValueError, match="begun with other data .*give it the data it began with"):
-        claim(begun, {"recipe": 1, "corpus": "b"})
-    assert not claim(begun, {"recipe": 1, "corpus": "a"})
+        claim(begun, {"recipe": 1, "corpus": "b"}).__enter__()
+    with claim(begun, {"recipe": 1, "corpus": "a"}) as finished:
+        assert not finished
 
 
 def test_a_finished_run_over_other_data_is_kept_under_a_new_name(begun):
     (begun / "model.safetensors").touch()
-    assert not claim(begun, {"recipe": 1, "corpus": "b"})
+    with claim(begun, {"recipe": 1, "corpus": "b"}) as finished:
+        assert not finished
     assert (begun.with_name("finetune-1") / "model.safetensors").is_file()
     assert not (begun / "checkpoints").exists()
 
