@@ -104,6 +104,10 @@ class _Shards(SampleStream):
         for position in self.order.one_a_lane(positions):
             self.reader.prepare(self.order.window_shards(position, ahead=1).tolist())
 
+    def place_told(self, shard: int, row: int) -> str:
+        """A sample by its row: its key is not known before it is read."""
+        return self.table.sample_name(shard, f"row {row}")
+
     def read_at(self, shard: int, row: int) -> Read:
         """The sample in a row of a shard."""
         try:

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 
 from .batches import Batch, BatchSpec, Piece, joined, sparse_targets
 from .images import Augmentation, augment, crop_view, decode, squash
+from .loader_processes import by_processes
 from .sample_order import SampleOrder
 
 logger = logging.getLogger(__name__)
@@ -90,17 +92,8 @@ class ImageBatches:
 
     def _from_stream(self, specs: Iterable[BatchSpec]) -> Iterator[Batch]:
         """Chunks come from the workers in turn; with lanes for every worker, a worker gets the same lanes each step."""
-        specs = Chunks(specs, self.workers)
-        loader = torch.utils.data.DataLoader(
-            self.stream,
-            batch_size=None,
-            sampler=specs,
-            collate_fn=_as_it_is,
-            num_workers=self.workers,
-            prefetch_factor=specs.ahead if self.workers else None,
-        )
-        flow, pieces = iter(loader), {}
-        try:
+        chunks, pieces = Chunks(specs, self.workers), {}
+        with closing(by_processes(self.stream, chunks, self.workers, chunks.ahead, self.stream.told)) as flow:
             for piece, first, spec, is_last in flow:
                 pieces[first] = piece
                 if is_last:
@@ -109,9 +102,6 @@ class ImageBatches:
                     del piece
                     yield self._augmented(batch, aspects, spec)
                     del batch
-        finally:
-            if self.workers:
-                flow._shutdown_workers()  # an error's traceback holds on to the iterator, and so to the processes
 
     def _augmented(self, batch: Batch, aspects: torch.Tensor, spec: BatchSpec) -> Batch:
         """Squares that were kept whole become views; crops made while decoding already are."""
@@ -155,6 +145,17 @@ class SampleStream(torch.utils.data.Dataset):
     def labels(self, said: Sequence) -> list[np.ndarray]:
         """Class indices of each; none for None, a sample that cannot be used."""
         raise NotImplementedError
+
+    def place_told(self, shard: int, row: int) -> str:
+        """Where a sample lies, without reading it."""
+        raise NotImplementedError
+
+    def told(self, item: tuple[BatchSpec, BatchSpec, bool]) -> str:
+        """A chunk in words: where its first samples lie, in as many shards as it has."""
+        shards, rows = self.locate(item[0])
+        firsts = np.unique(shards, return_index=True)[1][:3]
+        some = ", ".join(self.place_told(s, r) for s, r in zip(shards[firsts].tolist(), rows[firsts].tolist(), strict=True))
+        return f"{len(rows)} samples, from {some} on,"
 
     def prepare(self, positions: np.ndarray) -> None:
         """These positions are about to be read."""
@@ -213,11 +214,6 @@ def _blank(shape: tuple[int, ...]) -> torch.Tensor:
         return torch.zeros(shape, dtype=torch.uint8)
     storage = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own collate does; new shared memory is zero
     return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)
-
-
-def _as_it_is(item):
-    """What the loader makes of a piece: nothing. Its own conversion would make a tensor of each array."""
-    return item
 
 
 class Chunks:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
+from ..orphans import stop_with_parent
 from .label_file import Labelling, Outcome, label_file
 from .label_results import Destination
 from .sources import SourceFile
@@ -78,9 +79,7 @@ def _start_worker(stop: threading.Event) -> None:
     global _stop
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
-    parent = multiprocessing.parent_process()
-    # Without this, the workers of a killed parent wait for work for ever.
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    stop_with_parent()  # else the workers of a killed parent wait for work for ever
 
 
 def _label_in_worker(file: SourceFile, destination: Destination, labelling: Labelling) -> Outcome:

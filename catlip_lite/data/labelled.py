@@ -11,6 +11,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from glob import glob
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from .labelled_images import Boxes, LabelledImages, joined, some
 from .labelled_layouts import class_folder_images, image_list_images
 from .labelled_parquet import parquet_images
 from .labelled_shards import shard_images
+from .loader_processes import by_processes
 from .shards import expand_braces, find_shards
 
 __all__ = [
@@ -308,18 +310,12 @@ def _decoded(
     if not workers:
         yield from _decoded_here(source, spans)
         return
-    loader = torch.utils.data.DataLoader(
-        source, batch_size=None, sampler=spans, collate_fn=_as_it_is, num_workers=workers, prefetch_factor=2
-    )
-    flow = iter(loader)
-    try:
+    with closing(by_processes(source, spans, workers, 2, source.told)) as flow:
         for span, (good, views, failures) in zip(spans, flow, strict=True):
             results = [failures.get(i) for i in range(len(span))]
             for i, view in zip(good, views, strict=True):
                 results[i] = view
             yield span.start, results
-    finally:
-        flow._shutdown_workers()  # an error's traceback holds on to the iterator, and so to the processes
 
 
 def _decoded_here(source: _ViewSource, spans: Sequence[range]) -> Iterator[tuple[int, list[torch.Tensor | str]]]:
@@ -348,6 +344,10 @@ class _ViewSource(torch.utils.data.Dataset):
         views = torch.stack([results[i] for i in good]) if good else torch.zeros((0, 3, size, size), dtype=torch.uint8)
         return good, views, {i: result for i, result in enumerate(results) if isinstance(result, str)}
 
+    def told(self, span: range) -> str:
+        """A range in words."""
+        return f"{len(span)} images, from {self.files.name(span.start)} on,"
+
     def view(self, i: int) -> torch.Tensor | str:
         """The view of one image, or why there is none."""
         try:
@@ -355,7 +355,3 @@ class _ViewSource(torch.utils.data.Dataset):
         except (OSError, ValueError) as error:
             name = self.files.name(i)
             return str(error) if name in str(error) else f"{name} ({error})"
-
-
-def _as_it_is(batch):
-    return batch

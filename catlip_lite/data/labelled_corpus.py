@@ -94,6 +94,10 @@ class _Labelled(SampleStream):
         self.starts = np.cumsum(order.counts) - order.counts
         self.edges = np.concatenate([[0], np.cumsum(images.counts)])
 
+    def place_told(self, shard: int, row: int) -> str:
+        """An image by its name."""
+        return self.files.name(int(self.places(shard, row)))
+
     def read_at(self, shard: int, row: int) -> Read:
         """The image in a run's row; `said` are its classes."""
         place = int(self.places(shard, row))

@@ -29,9 +29,9 @@ from ..training.finetune_recipes import FinetuneRecipe, finetune_recipe_for
 from ..training.loop import RunOptions, train
 from ..training.losses import create_loss
 from .features import model_fingerprint
-from .pretrain_job import TrainingReporter
+from .pretrain_job import TrainingReporter, claim_for_all
 from .progress import progress
-from .run_folder import claim, open_run, workbook_address, workbook_path
+from .run_folder import open_run, workbook_address, workbook_path
 from .shell import run_from_shell
 from .transfer_init import map_labels
 
@@ -204,12 +204,13 @@ def finetune_in(
         "model": model_fingerprint(model),
         "head": _fingerprint(head),
     }
-    if told_by_main(claim(folder, identity) if is_main() else None):
-        if is_main():
-            print(f"{folder} holds this very run, finished: nothing to train", flush=True)
-        classifier = load_classifier(folder, options.get("device"), options.get("precision", "auto"))
-    else:
-        classifier = finetune(model, head, images, recipe, folder, **options)
+    with claim_for_all(folder, identity) as finished:
+        if finished:
+            if is_main():
+                print(f"{folder} holds this very run, finished: nothing to train", flush=True)
+            classifier = load_classifier(folder, options.get("device"), options.get("precision", "auto"))
+        else:
+            classifier = finetune(model, head, images, recipe, folder, **options)
     return classifier, pd.read_json(folder / "log.jsonl", lines=True)
 
 

@@ -121,14 +121,15 @@ def pretrain(job: PretrainJob, corpus: Corpus | None = None) -> PretrainedModel:
     One worker trains in this process, more under Ray Train. A folder that holds another run (recipe, vocabulary or corpus) is
     kept under a new name, `pretrain-1` and so on. corpus: the job's, if it is open already.
     """
-    if claim_folder(job, corpus.table if corpus else open_shards(job.shards)):
-        print(f"{job.pretrain_folder} holds this very run, finished: nothing to train", flush=True)
-    elif job.workers > 1:
-        from .ray_pretrain import pretrain_under_ray
+    with claim_folder(job, corpus.table if corpus else open_shards(job.shards)) as finished:
+        if finished:
+            print(f"{job.pretrain_folder} holds this very run, finished: nothing to train", flush=True)
+        elif job.workers > 1:
+            from .ray_pretrain import pretrain_under_ray
 
-        pretrain_under_ray(job)
-    else:
-        train_job(job, corpus)
+            pretrain_under_ray(job)
+        else:
+            train_job(job, corpus)
     return load(job.pretrain_folder, job.device, job.precision)
 
 
@@ -242,11 +243,11 @@ def _pretrain_here(values: dict) -> None:
     job = told_by_main(job_from_parameters(values, world_size()) if is_main() else None)
     job = replace(job, device=values["device"])
     table = told_by_main(open_shards(job.shards) if is_main() else None)
-    finished = told_by_main(claim_folder(job, table) if is_main() else None)
-    if not finished:
-        train_job(job, open_corpus(job, table))
-    elif is_main():
-        print(f"{job.pretrain_folder} holds this very run, finished: nothing to train", flush=True)
+    with claim_folder(job, table) as finished:
+        if not finished:
+            train_job(job, open_corpus(job, table))
+        elif is_main():
+            print(f"{job.pretrain_folder} holds this very run, finished: nothing to train", flush=True)
 
 
 if __name__ == "__main__":

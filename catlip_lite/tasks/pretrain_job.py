@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,11 +121,18 @@ def create_network(recipe: Recipe, vocabulary: Vocabulary) -> torch.nn.Module:
     return network
 
 
-def claim_folder(job: PretrainJob, table: ShardTable) -> bool:
-    """Make the folder this run's, see `claim`; whether the run is finished already."""
+def claim_folder(job: PretrainJob, table: ShardTable) -> AbstractContextManager[bool]:
+    """Hold the folder as this run's, see `claim_for_all`; gives whether the run is finished already."""
     folder = job.pretrain_folder
     identity = {"recipe": job.recipe.identity(), "corpus": table.fingerprint, "wnids": Vocabulary.load(job.vocabulary).wnids}
-    return claim(folder, identity)
+    return claim_for_all(folder, identity)
+
+
+@contextmanager
+def claim_for_all(folder: Path, identity: dict) -> Iterator[bool]:
+    """`claim`, by the first of the processes that train; gives all of them what it gives."""
+    with ExitStack() as held:
+        yield told_by_main(held.enter_context(claim(folder, identity)) if is_main() else None)
 
 
 def train_job(job: PretrainJob, corpus: Corpus | None = None) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ..training.distribution import is_main, rank
 from ..training.recipes import Recipe
 from ..training.run_log import LOG
 from .pretrain_job import PretrainJob, TrainingReporter, train_job
+from .run_folder import WORKERS, hold
 
 LOST = "loss_not_finite.txt"  # how the workers tell that starting them again would not help
 
@@ -72,7 +73,8 @@ def _train_worker(config: dict) -> None:
     told.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("catlip_lite").addHandler(told)
     try:
-        train_job(job)
+        with hold(job.pretrain_folder, WORKERS) if is_main() else nullcontext():
+            train_job(job)
     except FloatingPointError as error:  # in all workers at once; raised where the run was started
         if is_main():
             (job.pretrain_folder / LOST).write_text(str(error))

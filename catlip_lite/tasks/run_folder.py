@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 from ..artefacts import atomic_path
+from ..orphans import stop_with_launcher
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+logger = logging.getLogger(__name__)
+
+WORKERS = ".workers"
+PATIENCE = 10.0  # seconds; the workers of a run that was killed notice, and end, in less
 
 
 def workbook_root() -> Path:
@@ -34,7 +52,11 @@ def workbook_address(address):
 
 
 def open_run(run: str) -> Path:
-    """The folder `outputs/<run>`, made if need be and tried for writing. Raises ValueError or PermissionError with advice."""
+    """The folder `outputs/<run>`, made if need be and tried for writing. Raises ValueError or PermissionError with advice.
+
+    A notebook that opens it runs no longer than whoever executes the notebook.
+    """
+    stop_with_launcher()
     if not run or Path(run).name != run or run in (".", "..", "published"):
         raise ValueError(f"run={run!r} must be a plain folder name: it becomes outputs/{run}")
     folder = workbook_path("outputs") / run
@@ -50,12 +72,21 @@ def open_run(run: str) -> Path:
     return folder
 
 
-def claim(folder: Path, identity: dict) -> bool:
-    """Make a training's folder this run's, moving another run's out of the way (`pretrain-1` …); whether it is finished.
+@contextmanager
+def claim(folder: Path, identity: dict) -> Iterator[bool]:
+    """Hold a training's folder as its one owner, once it is this run's; gives whether the run is finished.
 
-    identity: JSON values that a run keeps; `corpus` among them is the fingerprint of its data. Raises ValueError if the folder
-    holds this run, unfinished, over other data: these may be back tomorrow, and a run of days with them.
+    Another run's is moved out of the way (`pretrain-1` …). identity: JSON values that a run keeps; `corpus` among them is the
+    fingerprint of its data. Raises ValueError if the folder holds this run, unfinished, over other data: these may be back
+    tomorrow, and a run of days with them; BlockingIOError if another process trains in it, see `hold`.
     """
+    with hold(folder):
+        with hold(folder, WORKERS):  # of a run whose own process is gone
+            _make_this_runs(folder, identity)
+        yield (folder / "model.safetensors").is_file()
+
+
+def _make_this_runs(folder: Path, identity: dict) -> None:
     marker = folder / "run.json"
     if folder.is_dir() and any(folder.iterdir()):
         there = json.loads(marker.read_text()) if marker.is_file() else {}
@@ -73,4 +104,53 @@ def claim(folder: Path, identity: dict) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(marker) as staging:
         staging.write_text(json.dumps(identity))
-    return (folder / "model.safetensors").is_file()
+
+
+@contextmanager
+def hold(folder: Path, part: str = "") -> Iterator[None]:
+    """Keep other processes from training in a folder, until the block ends or this process does; of any machine that shares it.
+
+    The lock is on a file beside the folder, which may be moved. part: WORKERS for processes that train for the one which holds
+    the folder. Raises BlockingIOError, naming the other process, if it is still there after PATIENCE. Where the system or the
+    file system has no locks, a warning says so.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f".{folder.name}{part}.lock"), "a+") as file:
+        if not _locked(file, folder):
+            yield
+            return
+        file.truncate(0)
+        json.dump({"pid": os.getpid(), "host": platform.node(), "since": f"{datetime.now():%d %b %H:%M:%S}"}, file)
+        file.flush()
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing would not do while a process forked from this one lives
+
+
+def _locked(file: IO[str], folder: Path) -> bool:
+    """Lock a file; False where that cannot be done at all."""
+    until, why = time.monotonic() + PATIENCE, "this system has no flock"
+    while fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise BlockingIOError(_owner_told(file, folder)) from None
+            time.sleep(0.2)
+        except OSError as error:
+            why = error.strerror
+            break
+    logger.warning("%s cannot be locked (%s): take care that no other process trains in it", folder, why)
+    return False
+
+
+def _owner_told(file: IO[str], folder: Path) -> str:
+    file.seek(0)
+    try:
+        owner = json.load(file)
+        who = f"process {owner['pid']} of {owner['host']}, since {owner['since']}"
+    except ValueError:  # just being written
+        who = "another process"
+    return f"{folder} is being trained by {who}: wait for it, end it, or choose another `run`"

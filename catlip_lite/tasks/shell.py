@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from ..data.loader_processes import WorkerDied
 from ..training.distribution import process_group
 from .render.parameters import declared_values, notebook_paths, parameters_by_notebook, read_parameters, refuse_unknown
 from .run_folder import workbook_path
@@ -36,7 +37,7 @@ def run_from_shell(
         else:
             with process_group(values["device"]) as device:
                 train_here({**values, "device": device})
-    except (OSError, ValueError, FloatingPointError) as error:
+    except (OSError, ValueError, FloatingPointError, WorkerDied) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

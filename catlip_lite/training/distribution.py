@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ..orphans import stop_with_launcher
+
 PARALLEL = ("ddp", "fsdp")
 SHARDED_MODELS = ("vit_l16", "vit_h16")  # whose training state is worth spreading, where nothing else is asked for
 
@@ -68,7 +70,11 @@ def summed_over_processes(tensor: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def process_group(device: str | None = None):
-    """The processes that torchrun started, as a group (NCCL on GPUs, gloo on CPUs); gives the device of this one."""
+    """The processes that torchrun started, as a group (NCCL on GPUs, gloo on CPUs); gives the device of this one.
+
+    They end with torchrun, so that none trains on beside a run that is started again.
+    """
+    stop_with_launcher()
     on_gpu = (device or "cuda").startswith("cuda") and torch.cuda.is_available()
     mine = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
     if on_gpu:

@@ -1,6 +1,10 @@
 """From shards and a vocabulary to batches: every sample once an epoch, labels from the captions, whoever decodes them."""
 
 import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import struct
 from collections import OrderedDict
 
 import numpy as np
@@ -11,6 +15,7 @@ from catlip_lite.data.batches import BatchSpec, Piece, joined
 from catlip_lite.data.corpus import Corpus
 from catlip_lite.data.image_batches import Chunks
 from catlip_lite.data.images import AUGMENTATIONS
+from catlip_lite.data.loader_processes import WorkerDied
 from catlip_lite.data.sample_order import OrderRule
 from catlip_lite.data.shard_table import ShardTable, open_shards
 from catlip_lite.data.shards import write_shards
@@ -215,6 +220,23 @@ def test_a_killed_worker_is_an_error(shards, vocabulary):
     batches = open_corpus(shards, vocabulary, cache_gb=0, workers=2).batches(specs(0, 10_000))
     next(batches)
     multiprocessing.active_children()[0].kill()
-    with pytest.raises(RuntimeError, match="DataLoader worker"):
+    with pytest.raises(WorkerDied, match=r"SIGKILL.* samples, from 0000\d.tar:row \d+ on, in hand: .*fewer loader_workers"):
         list(batches)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("handing_over", ["the length alone", "half a message"])
+def test_a_worker_killed_while_it_hands_over_is_the_same_error(shards, vocabulary, monkeypatch, handing_over):
+    send = multiprocessing.connection.Connection._send_bytes
+
+    def cut_off(connection, message):  # the reader waits for the rest, the other worker for its turn to write
+        if multiprocessing.parent_process() is None:
+            return send(connection, message)
+        whole = struct.pack("!i", len(message)) + bytes(message)
+        os.write(connection.fileno(), whole[: 4 if handing_over == "the length alone" else len(whole) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("multiprocessing.connection.Connection._send_bytes", cut_off)
+    with pytest.raises(WorkerDied, match="SIGKILL"):
+        next(open_corpus(shards, vocabulary, cache_gb=0, workers=2).batches(specs(0, 50)))
     assert not multiprocessing.active_children()
