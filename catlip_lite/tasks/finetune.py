@@ -72,7 +72,7 @@ OF_IMAGES = {  # and the demo's
     "labelled": ["demo/held_out_train"],
     "tests": ["demo/held_out_test", "demo/held_out_style_test"],
 }
-PARAMETERS = (*OF_TASK, *OF_IMAGES, *OF_RUN, *(f"finetune_{name}" for name in OF_RECIPE), "label_set", "label_mapping", "seed")
+PARAMETERS = (*OF_TASK, *OF_RUN, *(f"finetune_{name}" for name in OF_RECIPE), "label_set", "label_mapping", "seed")
 SCALED_ON = 2_000  # images that a fitted scale of borrowed rows is fitted to
 SHOWN = 8  # names in a warning
 
@@ -340,7 +340,7 @@ def _check(model: PretrainedModel, head: Head, images: LabelledImages, recipe: F
 
 def of_images(values: dict, model: PretrainedModel) -> list:
     """Addresses of the labelled images and of the tests, see `own_or_demo`."""
-    return [own_or_demo(name, values[name], demo, data_behind(model)) for name, demo in OF_IMAGES.items()]
+    return [own_or_demo(name, values[name], demo, data_behind(model, values)) for name, demo in OF_IMAGES.items()]
 
 
 def of_task(values: dict) -> dict:

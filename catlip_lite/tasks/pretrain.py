@@ -31,7 +31,7 @@ from ..training.distribution import is_main, told_by_main, world_size
 from ..training.recipes import Recipe, recipe_for
 from .pretrain_job import PretrainJob, claim_folder, open_corpus, train_job
 from .progress import progress
-from .run_folder import open_run, own_or_demo, workbook_path
+from .run_folder import is_demo, open_run, own_or_demo, workbook_path
 from .scoring import top_k_hits
 from .shell import run_from_shell
 
@@ -68,9 +68,14 @@ def check_inputs(model: str, shards, labelled, tests, label_field: str) -> None:
 
 
 def captions_behind(run: Path, vocabulary: Path | None, captions: str | None) -> list[str]:
-    """Addresses of the captions that a run is known to rest on: as named, and as its vocabulary says, if it is there."""
+    """Addresses of the captions that a run is known to rest on: as named, and as its vocabulary says, if it is there.
+
+    Raises ValueError for captions of one's own beside a run's vocabulary of the demo's, or the other way round.
+    """
     path = vocabulary or run / "vocabulary.parquet"
     counted = [Vocabulary.load(path).card.get("captions", str(path))] if path.is_file() else []
+    if captions and not vocabulary and not all(is_demo(c) == is_demo(captions) for c in counted):
+        raise ValueError(f"{path} counts {counted[0]}, not captions={captions!r}: run notebooks 01 and 02 first, or set `run`")
     return counted + ([captions] if captions else [])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..artefacts import atomic_path
@@ -56,10 +56,14 @@ def own_or_demo(name: str, named, demo, beside: Iterable, *, optional: bool = Fa
     raise ValueError(f"`{name}` names no images{why}: give an address of your own, or a list of them")
 
 
-def data_behind(model) -> list:
-    """Addresses of the captions and shards that a pre-trained model learnt from, as far as its folder tells."""
+def data_behind(model, parameters: Mapping) -> list:
+    """Addresses of the captions and shards that a pre-trained model learnt from, by its folder, and of those named.
+
+    parameters: a notebook's names; papermill puts captions and shards of a YAML there, whether the notebook takes them or not.
+    """
     captions = model.vocabulary.card.get("captions", "a model of unknown captions")
-    return [captions, model.config.get("shards", captions)]
+    named = [parameters[name] for name in ("captions", "shards") if parameters.get(name)]
+    return [captions, model.config.get("shards", captions), *named]
 
 
 def open_run(run: str) -> Path:
