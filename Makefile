@@ -5,6 +5,7 @@
 
 RUN    ?= demo
 PARAMS ?= params/$(RUN).yaml
+ONLY   ?=
 
 # OpenMP counts a machine's cores, not those that this process may use: too many threads are much slower than too few.
 export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.physicalcpu 2>/dev/null || echo 2)
@@ -17,13 +18,14 @@ OUT      = outputs/$(RUN)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test bench-labels bench-data bench-train bench-probe bench-busy lab html publish format clean clean-all parameters
+.PHONY: help run notebooks test bench-labels bench-data bench-train bench-probe bench-busy lab html publish format clean clean-all
 ifneq ($(words $(RUN)),1)
 $(error RUN='$(RUN)' must be one plain folder name: it becomes outputs/RUN)
 endif
 
 help:
 	@echo 'make run      execute the notebooks of the demo, two cores will do; RUN=name PARAMS=file.yaml for another run'
+	@echo '              ONLY="01 02 03" chooses notebooks; those that lack images of your own say what they want'
 	@echo 'make test     style, tests, and every notebook in its smallest form'
 	@echo 'make bench-labels  how fast captions become labels; CAPTIONS=file.parquet COLUMN=name for others than the default'
 	@echo 'make bench-data    how fast shards become batches; SHARDS=address for others than the synthetic ones'
@@ -63,42 +65,46 @@ $(READY): pyproject.toml
 
 # ---------------------------------------------------------------- a run
 
-# $(call notebook,NAME,WRITES,READS): artefacts are paths in outputs/<run>/. The rendered notebook is the target: it is new after
+# $(call notebook,NAME,WRITES,READS,IMAGES): artefacts are paths in outputs/<run>/; IMAGES are the parameters without which it has
+# no images to work on. Rules are made for the notebooks in CHOSEN alone. The rendered notebook is the target: it is new after
 # every execution, also when an artefact stayed as it was (training that had already finished); what reads an artefact
 # is redone only if that artefact is new.
 define notebook
-RENDERED  += $$(OUT)/notebooks/$(1).ipynb
-ARTEFACTS += $$(OUT)/$(2)
-SHARES    += $$(OUT)/params/$(1).yaml
+TABLE += '$(1):$(2):$(3):$(4)'
+ifneq ($$(filter $(1),$$(CHOSEN)),)
+READS := $$(addprefix $$(OUT)/,$(3))
+RENDERED += $$(OUT)/notebooks/$(1).ipynb
 
-$$(OUT)/notebooks/$(1).ipynb: notebooks/$(1).ipynb $$(OUT)/params/$(1).yaml $$(addprefix $$(OUT)/,$(3)) | $$(READY)
+$$(OUT)/notebooks/$(1).ipynb: notebooks/$(1).ipynb $$(OUT)/params/$(1).yaml $$(sort $$(filter $$(ARTEFACTS),$$(READS)) $$(wildcard $$(READS)))
 	@echo '── $(1)'
 	@$$(PYTHON) -m catlip_lite.tasks.render $$< --run '$$(RUN)' --params '$$(PARAMS)'
 
 $$(OUT)/$(2): $$(OUT)/notebooks/$(1).ipynb
 	@test -e $$@ || { rm -f $$<; $$(MAKE) --no-print-directory $$<; }
 	@test -e $$@ || { echo 'error: notebook $(1) ran but did not write $$@' >&2; exit 1; }
+
+ARTEFACTS += $$(OUT)/$(2)
+endif
 endef
 
-$(eval $(call notebook,01_synset_analysis,synset_counts.parquet,))
-$(eval $(call notebook,02_vocab_pruning,vocabulary.parquet,synset_counts.parquet))
-$(eval $(call notebook,03_imagenet_overlap,label_matches.parquet,vocabulary.parquet))
-$(eval $(call notebook,04_pretrain,pretrain/model.safetensors,vocabulary.parquet))
-$(eval $(call notebook,05_probe,probe.parquet,pretrain/model.safetensors))
-$(eval $(call notebook,06_transfer_init,transfer_init.parquet,pretrain/model.safetensors))
-$(eval $(call notebook,07_finetune,finetune.parquet,pretrain/model.safetensors))
-$(eval $(call notebook,10_multi_label,multi_label.parquet,pretrain/model.safetensors))
+$(eval $(call notebook,01_synset_analysis,synset_counts.parquet,,))
+$(eval $(call notebook,02_vocab_pruning,vocabulary.parquet,synset_counts.parquet,))
+$(eval $(call notebook,03_imagenet_overlap,label_matches.parquet,vocabulary.parquet,))
+$(eval $(call notebook,04_pretrain,pretrain/model.safetensors,vocabulary.parquet,shards))
+$(eval $(call notebook,05_probe,probe.parquet,pretrain/model.safetensors,probe_train probe_tests))
+$(eval $(call notebook,06_transfer_init,transfer_init.parquet,pretrain/model.safetensors,labelled tests))
+$(eval $(call notebook,07_finetune,finetune.parquet,pretrain/model.safetensors,labelled tests))
+$(eval $(call notebook,10_multi_label,multi_label.parquet,pretrain/model.safetensors,multi_label_train multi_label_tests))
 
 .PRECIOUS: $(RENDERED) $(ARTEFACTS)
 
-run: $(RENDERED) $(ARTEFACTS)
-	@echo '$(OUT)/index.html is up to date'
-
 # The parameters are checked each time, before anything runs; a notebook's share changes only if one of its own values does.
-parameters: | $(READY)
-	@$(PYTHON) -m catlip_lite.tasks.render.parameters --run '$(RUN)' --params '$(PARAMS)'
+run: | $(READY)
+	@chosen=$$($(PYTHON) -m catlip_lite.tasks.render.parameters $(TABLE) --run '$(RUN)' --params '$(PARAMS)' --only '$(ONLY)') \
+	  && $(MAKE) --no-print-directory notebooks CHOSEN="$$chosen"
 
-$(SHARES): parameters ; @:
+notebooks: $(RENDERED) $(ARTEFACTS)
+	@echo '$(OUT)/index.html is up to date'
 
 # Which library modules a notebook imports, written when it was executed.
 -include $(RENDERED:.ipynb=.d)

@@ -31,7 +31,7 @@ from ..training.losses import create_loss
 from .features import model_fingerprint
 from .pretrain_job import TrainingReporter, claim_for_all
 from .progress import progress
-from .run_folder import open_run, workbook_address, workbook_path
+from .run_folder import data_behind, open_run, own_or_demo, workbook_address, workbook_path
 from .shell import run_from_shell
 from .transfer_init import map_labels
 
@@ -68,6 +68,10 @@ OF_RECIPE = (
     "weight_decay", "layer_decay", "drop_path", "label_smoothing", "ema_momentum", "multi_scale", "augmentation",
     "range_augment",
 )  # fmt: skip
+OF_IMAGES = {  # and the demo's
+    "labelled": ["demo/held_out_train"],
+    "tests": ["demo/held_out_test", "demo/held_out_style_test"],
+}
 PARAMETERS = (*OF_TASK, *OF_RUN, *(f"finetune_{name}" for name in OF_RECIPE), "label_set", "label_mapping", "seed")
 SCALED_ON = 2_000  # images that a fitted scale of borrowed rows is fitted to
 SHOWN = 8  # names in a warning
@@ -335,6 +339,11 @@ def _check(model: PretrainedModel, head: Head, images: LabelledImages, recipe: F
 # --- the notebook's parameters ----------------------------------------------------------------------------------------------
 
 
+def of_images(values: dict, model: PretrainedModel) -> list:
+    """Addresses of the labelled images and of the tests, see `own_or_demo`."""
+    return [own_or_demo(name, values[name], demo, data_behind(model, values)) for name, demo in OF_IMAGES.items()]
+
+
 def of_task(values: dict) -> dict:
     """What `open_downstream` takes of notebook 07's parameters."""
     named, mapping = values["label_set"], values["label_mapping"]
@@ -363,9 +372,7 @@ def finetune_from(values: dict) -> None:
     folder = told_by_main(open_run(values["run"]) if is_main() else None)
     pretrained = workbook_path(values["pretrained"]) if values["pretrained"] else folder / "pretrain"
     model = load(pretrained, values["device"], values["precision"])
-    downstream = open_downstream(
-        model, workbook_address(values["labelled"]), workbook_address(values["tests"]), **of_task(values)
-    )
+    downstream = open_downstream(model, *of_images(values, model), **of_task(values))
     recipe = recipe_from(model, len(downstream.train), of_recipe(values), world_size())
     head = start_head(model, downstream, scale=values["row_scale"], bias=values["row_bias"], seed=recipe.seed)
     finetune_in(folder / FOLDERS[TRANSFER], model, head, downstream.train, recipe, **of_run(values))

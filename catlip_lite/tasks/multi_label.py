@@ -113,7 +113,7 @@ def load_task(
 
 def check_trained_on(trained_on: Sequence[str], images: LabelledImages) -> None:
     """Raises ValueError unless these are distinct names of `LABELS_OF`, and the images have the boxes that "view" needs."""
-    names = list(trained_on)
+    names = list(trained_on or ())
     if isinstance(trained_on, str) or not names or len(set(names)) < len(names) or not set(names) <= set(LABELS_OF):
         raise ValueError(f"trained_on={trained_on!r} must be a list of one or more of {', '.join(LABELS_OF)}, each once")
     if "view" in names:

@@ -31,12 +31,13 @@ from ..training.distribution import is_main, told_by_main, world_size
 from ..training.recipes import Recipe, recipe_for
 from .pretrain_job import PretrainJob, claim_folder, open_corpus, train_job
 from .progress import progress
-from .run_folder import open_run, workbook_address, workbook_path
+from .run_folder import is_demo, open_run, own_or_demo, workbook_path
 from .scoring import top_k_hits
 from .shell import run_from_shell
 
 __all__ = [  # what notebook 04 calls
     "PretrainJob",
+    "captions_behind",
     "check_inputs",
     "find_vocabulary",
     "findings",
@@ -54,13 +55,28 @@ __all__ = [  # what notebook 04 calls
 ]
 
 
+DEMO_SHARDS = "demo/pretrain"
+
+
 def check_inputs(model: str, shards, labelled, tests, label_field: str) -> None:
     """Refuse an unknown model and addresses with nothing behind them now rather than after the training."""
     if model not in MODELS:
         raise ValueError(f"model={model!r} is unknown: choose one of {', '.join(MODELS)}")
     find_source_files(shards)
-    for address in (labelled, tests):
+    for address in filter(None, (labelled, tests)):
         check_labelled(address, label_field=label_field)
+
+
+def captions_behind(run: Path, vocabulary: Path | None, captions: str | None) -> list[str]:
+    """Addresses of the captions that a run is known to rest on: as named, and as its vocabulary says, if it is there.
+
+    Raises ValueError for captions of one's own beside a run's vocabulary of the demo's, or the other way round.
+    """
+    path = vocabulary or run / "vocabulary.parquet"
+    counted = [Vocabulary.load(path).card.get("captions", str(path))] if path.is_file() else []
+    if captions and not vocabulary and not all(is_demo(c) == is_demo(captions) for c in counted):
+        raise ValueError(f"{path} counts {counted[0]}, not captions={captions!r}: run notebooks 01 and 02 first, or set `run`")
+    return counted + ([captions] if captions else [])
 
 
 def find_vocabulary(run: Path, vocabulary: str | Path | None, shards, label_mode: str, threshold: int) -> Path:
@@ -198,18 +214,23 @@ def nearest_pixels_accuracy(
     return float((train_images.labels[nearest] == test_images.labels[kept]).mean())
 
 
-def findings(recipe: Recipe, log: pd.DataFrame, accuracy: dict, nearest_pixels: float) -> str:
-    """What the run found, as Markdown."""
+def findings(recipe: Recipe, log: pd.DataFrame, accuracy: dict | None, nearest_pixels: float | None) -> str:
+    """What the run found, as Markdown. accuracy, nearest_pixels: None without tests, or without labelled images."""
     seen = log["samples_seen"]
     minutes = (seen.diff().fillna(seen.iloc[0]) / log["images_per_second"]).sum() / 60
-    return (
+    told = (
         f"**{recipe.model}** saw {seen.iloc[-1]:,} images in {minutes:.1f} minutes "
         f"({log['images_per_second'].median():,.0f} a second); the loss fell from {log['loss'].iloc[0]:.1f} to "
-        f"{log['loss'].iloc[-1]:.1f}. On test images, zero-shot reaches **top-1 {accuracy['top-1']:.3f}, top-5 "
-        f"{accuracy['top-5']:.3f}** over {accuracy['classes']} classes ({accuracy['images']:,} images); without the prior "
-        f"correction it is {accuracy['top-1 without prior correction']:.3f}. The nearest labelled picture by pixels gives "
-        f"{nearest_pixels:.3f}."
+        f"{log['loss'].iloc[-1]:.1f}."
     )
+    if accuracy is None:
+        return f"{told} No `tests` are named: there is no zero-shot to tell."
+    told += (
+        f" On test images, zero-shot reaches **top-1 {accuracy['top-1']:.3f}, top-5 {accuracy['top-5']:.3f}** over "
+        f"{accuracy['classes']} classes ({accuracy['images']:,} images); without the prior correction it is "
+        f"{accuracy['top-1 without prior correction']:.3f}."
+    )
+    return told if nearest_pixels is None else f"{told} The nearest labelled picture by pixels gives {nearest_pixels:.3f}."
 
 
 # --- from a shell -----------------------------------------------------------------------------------------------------------
@@ -220,11 +241,10 @@ def job_from_parameters(values: dict, processes: int) -> PretrainJob:
 
     values: every parameter of the notebook. Raises what the notebook would raise.
     """
-    folder, shards = open_run(values["run"]), workbook_address(values["shards"])
-    named, download_to = values["vocabulary"], values["download_to"]
-    vocabulary = find_vocabulary(
-        folder, workbook_path(named) if named else None, shards, values["label_mode"], values["threshold"]
-    )
+    folder, download_to = open_run(values["run"]), values["download_to"]
+    named = workbook_path(values["vocabulary"]) if values["vocabulary"] else None
+    shards = own_or_demo("shards", values["shards"], DEMO_SHARDS, captions_behind(folder, named, values["captions"]))
+    vocabulary = find_vocabulary(folder, named, shards, values["label_mode"], values["threshold"])
     of_recipe = {f.name: values[f.name] for f in fields(Recipe)}
     num_samples = open_shards(shards).num_samples if values["epochs"] is not None else None
     recipe = recipe_for(**of_recipe, epochs=values["epochs"], num_samples=num_samples, processes=processes)

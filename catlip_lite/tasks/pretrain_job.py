@@ -159,6 +159,7 @@ def train_job(job: PretrainJob, corpus: Corpus | None = None) -> None:
     state = train(network, loss, corpus, recipe, job.pretrain_folder, options, on_log=report)
     if is_main():
         facts = {"recipe": recipe.as_dict(), "images": len(corpus), "corpus": corpus.table.fingerprint}
+        facts["shards"] = job.shards
         save_pretrained(
             job.pretrain_folder,
             state,

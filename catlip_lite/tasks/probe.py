@@ -107,13 +107,14 @@ def backbone_features(
     validation_group: str | None,
     cache: Path,
     *,
-    baselines: Sequence[str] = ("untrained", "pixels"),
+    baselines: Sequence[str] | None = ("untrained", "pixels"),
     workers: int = 0,
 ) -> dict[str, ProbeData]:
     """The trained ViT's features and, of the baselines asked for, an untrained ViT's and the pixels', each split for probing.
 
     Raises ValueError for another baseline.
     """
+    baselines = baselines or ()
     unknown = [name for name in baselines if name not in ("untrained", "pixels")]
     if unknown:
         raise ValueError(f"baselines={list(baselines)}: {unknown[0]!r} is unknown, there are untrained and pixels")
@@ -237,7 +238,9 @@ def choose_methods(names: Sequence[str] | None) -> dict:
     chosen = {method: f for method, f in METHODS.items() if any(name.lower() in method.lower() for name in names)}
     lost = [name for name in names if not any(name.lower() in method.lower() for method in METHODS)]
     if lost or not chosen:
-        raise ValueError(f"methods={list(names)}: {', '.join(lost) or 'nothing'} is no method, there are {', '.join(METHODS)}")
+        raise ValueError(
+            f"probe_methods={list(names)}: {', '.join(lost) or 'nothing'} is no method, there are {', '.join(METHODS)}"
+        )
     return chosen
 
 

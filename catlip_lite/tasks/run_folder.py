@@ -8,7 +8,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -49,6 +49,38 @@ def workbook_address(address):
     if address.startswith("demo/") or "://" in address or not ("/" in plain or "." in plain or exists):
         return address
     return str(path)
+
+
+def is_demo(address) -> bool:
+    """Whether an address, or each of several, is the demo's: demo/<split>."""
+    return all(str(part).startswith("demo/") for part in ([address] if isinstance(address, (str, Path)) else address))
+
+
+def own_or_demo(name: str, named, demo, beside: Iterable, *, optional: bool = False):
+    """What the parameter `name` names (see `workbook_address`); at None `demo`, but beside the demo's own data alone.
+
+    beside: addresses of the data that the run rests on already, its captions and shards. Raises ValueError where nothing is
+    named and the demo's would not go with these, or nothing was meant (an empty list); if it is optional, gives [].
+    """
+    if named:
+        return workbook_address(named)
+    others = [str(address) for address in beside if not is_demo(address)]
+    if named is None and not others:
+        return demo
+    if optional:
+        return []
+    why = f", and the demo's go with the demo's data alone, not with {others[0]}" if others else ""
+    raise ValueError(f"`{name}` names no images{why}: give an address of your own, or a list of them")
+
+
+def data_behind(model, parameters: Mapping) -> list:
+    """Addresses of the captions and shards that a pre-trained model learnt from, by its folder, and of those named.
+
+    parameters: a notebook's names; papermill puts captions and shards of a YAML there, whether the notebook takes them or not.
+    """
+    captions = model.vocabulary.card.get("captions", "a model of unknown captions")
+    named = [parameters[name] for name in ("captions", "shards") if parameters.get(name)]
+    return [captions, model.config.get("shards", captions), *named]
 
 
 def open_run(run: str) -> Path:

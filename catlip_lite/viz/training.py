@@ -73,8 +73,8 @@ def show_tags(views: torch.Tensor, tags: Sequence[Sequence[tuple[str, str, float
     return finished(figure)
 
 
-def plot_zero_shot(accuracy: dict, nearest_pixels: float, chance: float) -> Figure:
-    """Zero-shot top-1 with and without prior correction beside what pixels give."""
+def plot_zero_shot(accuracy: dict, nearest_pixels: float | None, chance: float) -> Figure:
+    """Zero-shot top-1 with and without prior correction beside what pixels give (None: nobody knows)."""
     use_theme()
     bars = {
         "zero-shot": (accuracy["top-1"], COLOURS["blue"]),
@@ -82,11 +82,12 @@ def plot_zero_shot(accuracy: dict, nearest_pixels: float, chance: float) -> Figu
         "nearest pixels,\none vendor labelled": (nearest_pixels, COLOURS["orange"]),
         "chance": (chance, COLOURS["grey"]),
     }
+    bars = {name: bar for name, bar in bars.items() if bar[0] is not None}
     figure, axis = plt.subplots(figsize=(7.5, 3.8))
     drawn = axis.bar(list(bars), [v for v, _ in bars.values()], color=[c for _, c in bars.values()], width=0.65)
     axis.bar_label(drawn, [f"{v:.1%}" for v, _ in bars.values()], padding=2)
-    verdict = "beats" if accuracy["top-1"] > nearest_pixels else "trails"
-    axis.set_title(f"Without a single label, the head {verdict} the nearest labelled picture")
+    peer, least = ("chance", chance) if nearest_pixels is None else ("the nearest labelled picture", nearest_pixels)
+    axis.set_title(f"Without a single label, the head {'beats' if accuracy['top-1'] > least else 'trails'} {peer}")
     axis.set(ylabel=f"top-1 over {accuracy['classes']} classes", ylim=(0, 1.12 * max(v for v, _ in bars.values())))
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.grid(False, axis="x")

@@ -58,6 +58,7 @@ def test_a_finished_run_is_recognised(workbook, capsys):
         (["parallel", "tensor"], "parallel='tensor' is unknown"),
         (["micro_batch", "3"], "batch_size=8 must be a multiple of micro_batch=3"),
         (["shards", "nowhere"], "nowhere"),
+        (["shards", "null"], "`shards` names no images, and the demo's go with the demo's data alone, not with .*mine.parquet"),
     ],
 )
 def test_errors_are_one_line(workbook, capsys, given, told):

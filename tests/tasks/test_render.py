@@ -11,8 +11,8 @@ from catlip_lite.tasks.render.__main__ import main
 from catlip_lite.tasks.render.imports import PACKAGE_FOLDER, modules_used
 from catlip_lite.tasks.render.index_page import duration, write_index
 from catlip_lite.tasks.render.notebook_page import freeze_widgets
+from catlip_lite.tasks.render.parameters import choose, parameters_by_notebook
 from catlip_lite.tasks.render.parameters import main as check_parameters
-from catlip_lite.tasks.render.parameters import parameters_by_notebook
 
 FIGURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 FINDING = "from IPython.display import Markdown, display\ndisplay(Markdown(f'**{threshold}** is the threshold of {run}'))"
@@ -93,6 +93,58 @@ def test_shares_whose_values_stay_are_not_written_again(workbook):
     assert check_parameters(arguments) == 0
     after = {p.name: p.stat().st_mtime_ns for p in (workbook / "outputs/trial/params").iterdir()}
     assert [name for name in sorted(before) if before[name] != after[name]] == ["02_second.yaml"]
+
+
+TABLE = ["01_count:counts::", "02_train:model:counts:shards", "03_probe:probe:model:labelled tests"]
+WHOLE = {"shards": "b", "labelled": ["c"], "tests": ["d"]}
+
+
+@pytest.mark.parametrize(
+    ("values", "only", "chosen", "told"),
+    [
+        ({}, "", ["01_count", "02_train", "03_probe"], ""),
+        (
+            {"captions": "a"},
+            "",
+            ["01_count"],
+            "02_train: not run, `shards` names no images\n03_probe: .*`labelled` and `tests` name no images",
+        ),
+        (
+            {"captions": "a", "shards": "b"},
+            "",
+            ["01_count", "02_train"],
+            "03_probe: not run, `labelled` and `tests` name no images",
+        ),
+        (WHOLE, "", ["01_count", "02_train", "03_probe"], ""),
+        (WHOLE | {"shards": None}, "", ["01_count", "02_train", "03_probe"], ""),
+        ({"tests": []}, "", ["01_count", "02_train"], "03_probe: not run, `tests` names no images"),
+        ({"shards": []}, "", ["01_count"], "02_train: .*\n03_probe: not run, .*/model is not there: 02_train writes it"),
+        (WHOLE, "1 02", ["01_count", "02_train"], ""),
+    ],
+)
+def test_notebooks_that_lack_images_or_artefacts_are_left_out_and_say_what_they_want(
+    tmp_path, capsys, values, only, chosen, told
+):
+    assert choose(TABLE, values, tmp_path, only) == chosen
+    assert re.fullmatch(told, capsys.readouterr().err.strip())
+
+
+@pytest.mark.parametrize(
+    ("only", "told"),
+    [("03", "03_probe: not run, .*model is not there: 02_train"), ("1 9", "no notebook 9: choose from 01, 02, 03")],
+)
+def test_a_notebook_that_was_asked_for_and_cannot_be_run_is_refused(tmp_path, only, told):
+    with pytest.raises(ValueError, match=told):
+        choose(TABLE, WHOLE, tmp_path, only)
+    (tmp_path / "model").touch()
+    assert choose(TABLE, WHOLE, tmp_path, "03") == ["03_probe"]
+
+
+def test_captions_that_nobody_named_are_the_shards_own(workbook):
+    (workbook / "notebooks/01_first.ipynb").unlink()
+    write_notebook(workbook / "notebooks/01_first.ipynb", "First", parameters="captions = 'demo/pretrain'\nshards = None")
+    (workbook / "params/trial.yaml").write_text("shards: photos\n")
+    assert shares(workbook)["01_first"]["captions"] == "photos"
 
 
 def test_a_rendered_notebook_has_the_parameters_and_its_lines_are_on_the_terminal(workbook, capsys):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from catlip_lite.tasks.run_folder import WORKERS, claim, open_run, workbook_address, workbook_root
+from catlip_lite.tasks.run_folder import WORKERS, claim, open_run, own_or_demo, workbook_address, workbook_root
 
 
 @pytest.fixture
@@ -43,6 +43,23 @@ def test_addresses_stay_or_are_counted_from_the_top(workbook):
     assert workbook_address("imagenet-1k") == "imagenet-1k"
     assert workbook_address("s3://bucket/x.tar") == "s3://bucket/x.tar"
     assert workbook_address(["data/a.csv"]) == [str(workbook / "data" / "a.csv")]
+
+
+@pytest.mark.parametrize(
+    ("named", "beside", "found"),
+    [
+        (None, [], "demo/x"),
+        (None, ["demo/pretrain", ["demo/a", "demo/b"]], "demo/x"),
+        (None, ["demo/pretrain", "photos"], []),
+        ([], ["demo/pretrain"], []),
+        ("demo/y", ["photos"], "demo/y"),
+    ],
+)
+def test_what_nobody_named_is_the_demos_beside_the_demos_data_alone(workbook, named, beside, found):
+    assert own_or_demo("shards", named, "demo/x", beside, optional=True) == found
+    if not found:
+        with pytest.raises(ValueError, match="`shards` names no images"):
+            own_or_demo("shards", named, "demo/x", beside)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """A run's parameters: one YAML serves all notebooks; each notebook gets the names that its `parameters` cell declares.
 
-Reads `params/<run>.yaml` and the notebooks, gives the renderer the values of one notebook. Run as a module (`--run demo
---params params/demo.yaml`) it checks the YAML and writes each notebook's share to `outputs/<run>/params/`, touching only files
-whose values changed: what follows from a notebook's own parameters is done again, nothing else.
+Reads `params/<run>.yaml` and the notebooks, gives the renderer the values of one notebook. Run as a module (by make) it checks
+the YAML, writes each notebook's share to `outputs/<run>/params/`, touching only files whose values changed (what follows from a
+notebook's own parameters is done again, nothing else), and prints which notebooks to run, and what the others lack.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import argparse
 import ast
 import difflib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nbformat
 import yaml
 
 from ...artefacts import atomic_path
-from ..run_folder import open_run, workbook_path
+from ..run_folder import is_demo, open_run, workbook_path
 
 
 def notebook_paths(folder: Path) -> list[Path]:
@@ -74,6 +74,8 @@ def read_parameters(path: Path) -> dict:
 def parameters_by_notebook(params: Path, notebooks: list[Path], run: str) -> dict[Path, dict]:
     """Each notebook's share of the YAML, and `run`. Raises ValueError for a name that no notebook declares."""
     values = {**read_parameters(params), "run": run}
+    if isinstance(values.get("shards"), str):
+        values.setdefault("captions", values["shards"])  # captions that nobody named are the shards' own
     declared = {notebook: declared_parameters(notebook) for notebook in notebooks}
     refuse_unknown(values, {name for names in declared.values() for name in names} | {"run"}, params)
     return {notebook: {n: v for n, v in values.items() if n in names} for notebook, names in declared.items()}
@@ -97,15 +99,52 @@ def write_shares(shares: Mapping[Path, Mapping], folder: Path) -> None:
                 staging.write_text(text, encoding="utf-8")
 
 
+def choose(table: Sequence[str], values: Mapping, folder: Path, only: str = "") -> list[str]:
+    """The notebooks of a run to execute: those that have images to work on and artefacts to read. What others lack is told.
+
+    table: in order, "name:artefact it writes:artefacts it reads:parameters that must name images". values: the YAML's.
+    only: numbers, "01 02"; none: all. Raises ValueError for a number that there is not, or one of these that lacks something.
+    """
+    rows = {name: rest for name, *rest in (row.split(":") for row in table)}
+    numbers = {name.split("_")[0]: name for name in rows}
+    unknown = [number for number in only.split() if number.zfill(2) not in numbers]
+    if unknown:
+        raise ValueError(f"ONLY: there is no notebook {', '.join(unknown)}: choose from {', '.join(numbers)}")
+    wanted = [numbers[number.zfill(2)] for number in only.split()] or list(rows)
+    own = not all(is_demo(values.get(name) or "demo/") for name in ("captions", "shards"))
+    chosen, lacking, made = [], [], set()
+    for name in (name for name in rows if name in wanted):
+        writes, reads, images = rows[name]
+        unnamed = [f"`{p}`" for p in images.split() if not values.get(p) and (own or values.get(p) is not None)]
+        absent = [path for path in reads.split() if path not in made and not (folder / path).exists()]
+        if unnamed:
+            lacking.append(f"{name}: not run, {' and '.join(unnamed)} name{'s' * (len(unnamed) == 1)} no images")
+        elif absent and not ("pretrained" in values and absent == ["pretrain/model.safetensors"]):
+            writer = next((other for other in rows if rows[other][0] == absent[0]), "nothing")
+            lacking.append(f"{name}: not run, outputs/{folder.name}/{absent[0]} is not there: {writer} writes it")
+        else:
+            chosen.append(name)
+            made.add(writes)
+    if only and lacking:
+        raise ValueError("; ".join(lacking))
+    for line in lacking:
+        print(line, file=sys.stderr)
+    return chosen
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 after a one-line error."""
-    parser = argparse.ArgumentParser(description="Check a run's parameters and write each notebook's share.")
+    parser = argparse.ArgumentParser(description="Check a run's parameters, write each notebook's share, choose what to run.")
+    parser.add_argument("table", nargs="*", help="a row a notebook, see `choose`")
     parser.add_argument("--run", required=True, help="name of the run: outputs/<run>")
     parser.add_argument("--params", required=True, type=Path, help="YAML file of parameters")
+    parser.add_argument("--only", default="", help="numbers of notebooks; all if not given")
     given = parser.parse_args(arguments)
     try:
         shares = parameters_by_notebook(given.params, notebook_paths(workbook_path("notebooks")), given.run)
-        write_shares(shares, open_run(given.run) / "params")
+        folder = open_run(given.run)
+        write_shares(shares, folder / "params")
+        print(*choose(given.table, {n: v for share in shares.values() for n, v in share.items()}, folder, given.only))
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

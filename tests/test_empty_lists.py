@@ -1,0 +1,160 @@
+"""Every list of a chapter may be empty: it leaves that part out and says so, or refuses at once what it is about.
+
+The chapters' own cells, in this process, on a few one-coloured pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from traitlets.config import Config
+
+from catlip_lite.artefacts import read_table
+from catlip_lite.data.demo_scenes import write_scenes
+from catlip_lite.data.shards import Sample, write_shards
+
+ROOT = Path(__file__).resolve().parents[1]
+COLOURS = {"apple": (200, 30, 30), "dog": (120, 80, 40), "cat": (90, 90, 90), "banana": (240, 220, 60)}
+SMALL = {  # every list filled, and as little work as there can be
+    "04_pretrain": {"image_size": 16, "batch_size": 8, "max_steps": 2, "warmup_steps": 1, "cache_gb": 1.0, "loader_workers": 0},
+    "05_probe": {"probe_methods": ["ridge"], "baselines": ["pixels"]},
+    "06_transfer_init": {
+        "shots": [1], "fractions": [0.5], "head_epochs": 1, "finetune_shots": [1], "finetune_fractions": None,
+        "finetune_lrs": [1e-3], "finetune_epochs": 1, "finetune_steps": 1,
+    },
+    "07_finetune": {"finetune_max_steps": 1, "compare_inits": False},
+    "10_multi_label": {
+        "multi_label_image_size": 32, "multi_label_epochs": 1, "multi_label_batch_size": 16, "resamples": 0,
+        "trained_on": ["image"], "multi_label_validation_share": 0.3,
+    },
+}  # fmt: skip
+NO_IMAGES = "names no images"
+TOLD = {  # by chapter and list: what it says without it; {None: …} where None is another thing than an empty list
+    "04_pretrain": {"labelled": "zero-shot reaches", "tests": "No `tests` are named"},
+    "05_probe": {"probe_tests": NO_IMAGES, "probe_methods": {None: "k-NN", "[]": "no method"}, "baselines": "trained ViT"},
+    "06_transfer_init": {
+        "labelled": NO_IMAGES, "tests": NO_IMAGES, "shots": "50 %", "fractions": "1 a class", "seeds": "`seeds` is empty",
+        "finetune_shots": "nothing is fine-tuned", "finetune_fractions": "fine-tuning", "finetune_lrs": "fine-tuning",
+    },
+    "07_finetune": {"labelled": NO_IMAGES, "tests": NO_IMAGES},
+    "10_multi_label": {
+        "multi_label_train": NO_IMAGES, "multi_label_tests": NO_IMAGES, "trained_on": "trained_on=.* must be a list of one",
+        "multi_label_seeds": "`multi_label_seeds` is empty",
+    },
+}  # fmt: skip
+
+
+def cells_of(chapter: str) -> list:
+    notebook = nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", as_version=4)
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, make_png):
+    """A workbook's folder with captioned, labelled shards and scenes, and where they are by parameter."""
+    folder, rng = tmp_path_factory.mktemp("workbook"), np.random.default_rng(0)
+    for name in ("notebooks", "params", "annotations", "train", "test"):
+        (folder / name).mkdir()
+    found = {}
+    for split, count in (("train", 32), ("test", 8)):
+        samples = []
+        for i in range(count):
+            name = list(COLOURS)[i % 4]
+            colour = tuple(int(c) for c in np.clip(np.array(COLOURS[name]) + rng.integers(-15, 15, 3), 0, 255))
+            samples.append(Sample("", make_png(colour), "png", f"a {name} on paper", {"uid": f"u{i}", "label": name}))
+        write_shards(samples, folder / "shards" / split, samples_per_shard=16)
+        scenes = write_scenes(folder / split, {n: [make_png(c, (72, 72))] for n, c in COLOURS.items()}, count, split)
+        found[split] = folder / "annotations" / f"instances_{split}.json"
+        found[split].write_text(json.dumps(scenes))
+    train, test = (str(folder / "shards" / split) for split in ("train", "test"))
+    images = {"shards": train, "labelled": [train], "tests": [test], "probe_train": train, "probe_tests": [test]}
+    images |= {f"multi_label_{name}": [str(found[split])] for name, split in (("train", "train"), ("tests", "test"))}
+    return folder, images | {"run": "small", "precision": "fp32", "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def shell():
+    yield InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    InteractiveShell.clear_instance()
+
+
+@pytest.fixture
+def execute(data, shell, monkeypatch):
+    """Execute a chapter's cells with a few of its parameters changed, up to a cell with `before`: what it showed."""
+    folder, images = data
+    monkeypatch.chdir(folder / "notebooks")
+
+    def run(chapter: str, before: str | None = None, **changed) -> str:
+        values = {**images, **SMALL[chapter], **changed}
+        shell.reset(new_session=False)
+        tables = []
+        with capture_output() as captured:
+            for cell in cells_of(chapter):
+                if before is not None and before in cell.source:
+                    break
+                found = shell.run_cell(cell.source)
+                found.raise_error()
+                tables += [str(found.result._repr_html_())] if hasattr(found.result, "_repr_html_") else []
+                if "parameters" in cell.metadata.get("tags", []):
+                    shell.push({name: value for name, value in values.items() if name in shell.user_ns})
+        return "".join([captured.stdout, *(str(output.data) for output in captured.outputs), *tables])
+
+    if not (folder / "outputs/small/pretrain/model.safetensors").is_file():
+        run("04_pretrain")
+    return run
+
+
+EMPTIED = [(chapter, name, value) for chapter, lists in TOLD.items() for name in lists for value in (None, [])]
+
+
+@pytest.mark.parametrize(("chapter", "name", "value"), EMPTIED, ids=lambda part: str(part))
+def test_a_list_may_be_empty(execute, chapter, name, value):
+    told = TOLD[chapter][name]
+    told = told[None if value is None else "[]"] if isinstance(told, dict) else told
+    try:
+        shown = execute(chapter, **{name: value})
+    except ValueError as error:
+        shown = str(error)
+        assert "\n" not in shown
+    assert re.search(told, shown)
+
+
+def test_every_list_of_every_chapter_is_among_these():
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        (cell,) = [cell for cell in cells_of(path.stem) if "parameters" in cell.metadata.get("tags", [])]
+        assert set(re.findall(r"^(\w+): list = ", cell.source, re.MULTILINE)) == set(TOLD.get(path.stem, {}))
+
+
+def test_make_knows_which_parameters_must_name_images():
+    rows = re.findall(r"\(call notebook,(\d\w+),[^,]*,[^,]*,([^)]*)\)", (ROOT / "Makefile").read_text())
+    lists = {chapter: {name for name, told in TOLD.get(chapter, {}).items() if told == NO_IMAGES} for chapter, _ in rows}
+    assert {chapter: set(names.split()) - {"shards", "probe_train"} for chapter, names in rows} == lists
+
+
+def test_both_kinds_of_fine_tuning_may_be_left_out(execute, data):
+    shown = execute("06_transfer_init", finetune_shots=[], finetune_fractions=[])
+    assert "nothing is fine-tuned" in shown
+    assert set(read_table(data[0] / "outputs/small/transfer_init.parquet")[0]["method"]) == {"linear probe"}
+
+
+@pytest.mark.parametrize(
+    ("chapter", "then", "written"),
+    [
+        ("05_probe", "beside_zero_shot(", "probe"),
+        ("06_transfer_init", "finetune_curve(", "transfer_init"),
+        ("07_finetune", "changes_from_probe(", "finetune"),
+        ("10_multi_label", "per_class(", "multi_label"),
+    ],
+)
+def test_what_was_measured_is_written_before_the_next_thing_is_begun(execute, data, chapter, then, written):
+    path = data[0] / f"outputs/small/{written}.parquet"
+    path.unlink(missing_ok=True)
+    execute(chapter, before=then)
+    assert len(read_table(path)[0])
