@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from glob import glob
 from pathlib import Path
 
 import pandas as pd
 
-from .shards import Sample, find_shards, read_caption, read_shard, scan_shard
+from .shards import Sample, captions_of_shard, find_shards, read_shard
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ def read_captions(
     address: str | Path | Sequence[str],
     column: str = DEFAULT_COLUMN,
     progress: Callable[[Sequence], Iterable] = lambda paths: paths,
+    skipped: list[str] | None = None,
 ) -> list[str | None]:
     """All captions behind an address, in order; None where a row or sample has none (empty text is none, too).
 
@@ -34,7 +35,8 @@ def read_captions(
     `find_shards` knows them ("demo/pretrain", a folder of tars, a glob, a brace pattern, a list of addresses). A folder that
     holds both tars and parquets is read as shards.
     column: where tables keep their captions; shards keep them in each sample's .txt (or its .json, under "caption").
-    progress: wraps the list of files while they are read.
+    progress: wraps the list of files while they are read. skipped: gets "shard:key: reason" of each damaged sample, whose
+    caption is None, and "shard: reason" of each tar that breaks off or cannot be read.
     Raises FileNotFoundError or ValueError, each with advice: files and columns are looked at before any caption is read.
     """
     files = find_caption_files(address)
@@ -43,12 +45,14 @@ def read_captions(
     if column != DEFAULT_COLUMN and files[0].suffix not in TABLE_SUFFIXES:
         raise ValueError(f"column={column!r}: only tables have columns, {address} is {files[0].suffix}: use {DEFAULT_COLUMN!r}")
     columns = [_check_column(path, column) for path in files if path.suffix in TABLE_SUFFIXES]
-    captions = [clean for path in progress(files) for clean in map(_none_if_empty, _read_file(path, column))]
+    skipped = [] if skipped is None else skipped
+    captions = [clean for path in progress(files) for clean in map(_none_if_empty, _read_file(path, column, skipped))]
     if not any(captions):
         others = ", ".join(c for c in (columns[0] if columns else []) if c != column)
         advice = f"choose another column ({others})" if others else "captions are needed to make labels"
         where = f"column {column!r}" if columns else "the captions"
-        raise ValueError(f"{address}: {where} of all {len(captions):,} rows is empty: {advice}")
+        damaged = f" ({len(skipped):,} cannot be read: {skipped[0]})" if skipped else ""
+        raise ValueError(f"{address}: {where} of all {len(captions):,} rows is empty{damaged}: {advice}")
     return captions
 
 
@@ -148,21 +152,17 @@ def _separator(path: Path) -> str:
     return "\t" if path.suffix == ".tsv" else ","
 
 
-def _read_file(path: Path, column: str) -> Iterable[str | None]:
+def _read_file(path: Path, column: str, skipped: list[str]) -> Iterable[str | None]:
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
         return pyarrow.parquet.read_table(path, columns=[column])[column].to_pylist()
     if path.suffix in TABLE_SUFFIXES:
         # "NA" and "null" are words here, not missing values.
-        table = pd.read_csv(path, sep=_separator(path), usecols=[column], dtype=str, keep_default_na=False)
+        table = pd.read_csv(
+            path, sep=_separator(path), usecols=[column], dtype=str, keep_default_na=False, encoding_errors="replace"
+        )
         return table[column].tolist()
     if path.suffix == ".txt":
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return _captions_of_shard(path)
-
-
-def _captions_of_shard(path: Path) -> Iterator[str | None]:
-    """The caption of each sample of a tar, as `read_shard` gives it; images are passed over unread."""
-    for _, parts, tar in scan_shard(path):
-        yield read_caption(parts, tar)
+    return captions_of_shard(path, skipped)

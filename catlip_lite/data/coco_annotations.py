@@ -61,7 +61,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         classes = [category["name"] for category in categories]
     except _Dangling:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} holds no COCO detection annotations ({type(error).__name__}: {error}): they have images, categories and "
             "annotations with image_id, category_id and bbox, as instances_val2017.json"

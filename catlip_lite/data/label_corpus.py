@@ -52,7 +52,8 @@ class LabelReport:
     """What a run of `label_corpus` did.
 
     files: labelled now; skipped: complete from an earlier run; broken: (address, reason) of those left out. captions and
-    unlabelled (those without any synset): of the files labelled now. seconds: wall clock, from the first file's start.
+    unlabelled (those without any synset), damaged ("shard:key: reason" of samples that cannot be read, and have no labels): of
+    the files labelled now. seconds: wall clock, from the first file's start.
     """
 
     files: int = 0
@@ -60,6 +61,7 @@ class LabelReport:
     broken: list[tuple[str, str]] = field(default_factory=list)
     captions: int = 0
     unlabelled: int = 0
+    damaged: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -74,6 +76,7 @@ class LabelReport:
             f"{self.captions:,} captions, {self.unlabelled:,} of them without a label{share}",
             f"{self.captions_per_second:,.0f} captions/s",
             *(f"broken: {file}: {reason}" for file, reason in self.broken),
+            *(f"damaged: {sample}" for sample in self.damaged),
         ]
         return "\n".join(lines)
 
@@ -222,6 +225,7 @@ def _add(outcome: Outcome, report: LabelReport) -> None:
     report.files += 1
     report.captions += outcome.captions
     report.unlabelled += outcome.unlabelled
+    report.damaged += outcome.damaged
 
 
 @dataclass

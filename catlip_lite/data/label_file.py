@@ -23,7 +23,7 @@ from ..artefacts import PROVENANCE_KEY
 from ..labels import CaptionLabeler
 from .captions import is_text
 from .label_results import Destination, DestinationError, writing
-from .shards import read_caption, scan_shard
+from .shards import parse_facts, read_caption, scan_shard
 from .sources import COUNTS_SUFFIX, LABELS_SUFFIX, SourceFile
 
 BATCH = 65_536  # captions labelled at a time, and rows of a row group: some ten MB
@@ -52,11 +52,15 @@ class Labelling:
 
 @dataclass
 class Outcome:
-    """What became of a file: done (captions, unlabelled), broken (why it cannot be read) or failed (why not written)."""
+    """What became of a file: done (captions, unlabelled), broken (why it cannot be read) or failed (why not written).
+
+    damaged: "shard:key: reason" of each sample whose caption cannot be read, and which has no labels therefore.
+    """
 
     source: str
     captions: int = 0
     unlabelled: int = 0
+    damaged: tuple[str, ...] = ()
     broken: str = ""
     failed: str = ""
     errno: int | None = None
@@ -84,7 +88,7 @@ def label_file(
         return Outcome(source.address, failed=_one_line(cause), errno=getattr(cause, "errno", None))
     except Exception as error:  # whatever is wrong with one file of thousands, the others go on
         return Outcome(source.address, broken=_one_line(error))
-    return Outcome(source.address, tally.captions, tally.unlabelled)
+    return Outcome(source.address, tally.captions, tally.unlabelled, tuple(tally.damaged))
 
 
 def check_columns(source: SourceFile, labelling: Labelling) -> None:
@@ -101,6 +105,7 @@ class _Tally:
 
     def __init__(self):
         self.captions = self.missing = self.unlabelled = 0
+        self.damaged: list[str] = []
         self.counts: Counter[int] = Counter()  # WNID number -> captions with that synset
         self.digest = hashlib.sha256()
 
@@ -142,7 +147,10 @@ def _write_labels(file: IO[bytes], source: SourceFile, labelling: Labelling, sto
     """Write uid and labels of each caption, a row group a batch; gives the counts."""
     labeler, tally = CaptionLabeler.from_card(asdict(labelling)), _Tally()
     read = _read_shard if source.suffix == ".tar" else _read_parquet
-    with _row_groups(file, _metadata(labelling.card(source))) as write, closing(read(source, labelling)) as batches:
+    with (
+        _row_groups(file, _metadata(labelling.card(source))) as write,
+        closing(read(source, labelling, tally.damaged)) as batches,
+    ):
         for uids, captions in batches:
             if stop():
                 raise KeyboardInterrupt
@@ -213,7 +221,7 @@ def _check_schema(schema: pa.Schema, labelling: Labelling) -> None:
         raise ValueError(f"column {column!r} holds {kind}, not text: choose another of {', '.join(schema.names)}")
 
 
-def _read_parquet(source: SourceFile, labelling: Labelling) -> Iterator[tuple[pa.StringArray, pa.StringArray]]:
+def _read_parquet(source: SourceFile, labelling: Labelling, _damaged: list) -> Iterator[tuple[pa.StringArray, pa.StringArray]]:
     """uids and captions, a batch at a time."""
     with _open_parquet(source) as parquet:
         _check_schema(parquet.schema_arrow, labelling)
@@ -245,11 +253,12 @@ def _clean(captions: pa.Array) -> pa.StringArray:
 # --- a tar --------------------------------------------------------------------------------------------------------------
 
 
-def _read_shard(source: SourceFile, labelling: Labelling) -> Iterator[tuple[pa.StringArray, pa.StringArray]]:
-    """uids and captions, a batch at a time. Raises ValueError if the tar breaks off or a sample lacks its uid."""
+def _read_shard(source: SourceFile, labelling: Labelling, damaged: list) -> Iterator[tuple[pa.StringArray, pa.StringArray]]:
+    """uids and captions, a batch at a time. Raises ValueError if the tar breaks off or a sample lacks its uid; damaged gets
+    "shard:key: reason" of samples with a .json that cannot be read: with no caption, and their key for a uid."""
     with nullcontext() if source.is_local else source.open() as file:
         samples = scan_shard(source.path, file, whole=True)
-        pairs = ((_uid(key, parts, tar, labelling), read_caption(parts, tar)) for key, parts, tar in samples)
+        pairs = (_uid_and_caption(f"{source.stem}.tar", *sample, labelling, damaged) for sample in samples)
         while batch := list(islice(pairs, BATCH)):
             uids, captions = zip(*batch, strict=True)
             # Half of a surrogate pair, which JSON can hold, is no Unicode: it becomes "?".
@@ -257,10 +266,18 @@ def _read_shard(source: SourceFile, labelling: Labelling) -> Iterator[tuple[pa.S
             yield pa.array(uids, pa.string()), pa.array(encoded, pa.binary()).cast(pa.string())
 
 
-def _uid(key: str, parts: dict, tar, labelling: Labelling) -> str:
-    if not labelling.uid_from_json:
-        return key
-    facts = json.loads(tar.extractfile(parts["json"]).read()) if "json" in parts else {}
-    if facts.get(labelling.uid_column) is None:
-        raise ValueError(f"sample {key} has no {labelling.uid_column!r} in its .json: label without uid_from_json")
-    return str(facts[labelling.uid_column])
+def _uid_and_caption(shard: str, key: str, parts: dict, tar, labelling: Labelling, damaged: list) -> tuple[str, str | None]:
+    caption, reason = read_caption(parts, tar)
+    uid = key
+    if labelling.uid_from_json and not reason:
+        try:
+            facts = parse_facts(tar.extractfile(parts["json"]).read()) if "json" in parts else {}
+        except ValueError as error:
+            reason = str(error)
+        else:
+            uid = facts.get(labelling.uid_column)
+            if uid is None:
+                raise ValueError(f"sample {key} has no {labelling.uid_column!r} in its .json: label without uid_from_json")
+    if reason:
+        damaged.append(f"{shard}:{key}: {reason}")
+    return str(uid), caption

@@ -16,7 +16,7 @@ from .index_cache import cached_index
 from .label_values import Selection, class_list, from_values
 from .labelled_images import LabelledImages, counted, resolved
 from .shard_members import sample_places
-from .shards import find_shards, image_member
+from .shards import find_shards, image_member, parse_facts
 
 logger = logging.getLogger(__name__)
 
@@ -117,12 +117,9 @@ def _split(table: dict[str, np.ndarray]) -> list[str]:
 
 def _json_at(file, place: tuple[int, int], name: str) -> dict:
     try:
-        facts = json.loads(os.pread(file.fileno(), place[1], place[0]))
+        return parse_facts(os.pread(file.fileno(), place[1], place[0]))
     except ValueError as error:
-        raise ValueError(f"{name} is no JSON ({error}): write the shard again") from error
-    if not isinstance(facts, dict):
-        raise ValueError(f"{name} holds {type(facts).__name__}, not the fields of a sample: write the shard again")
-    return facts
+        raise ValueError(f"{name}: {error}: write the shard again") from None
 
 
 def _class_code(file, place: tuple[int, int], name: str) -> int | str:

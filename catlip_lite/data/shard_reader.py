@@ -43,7 +43,8 @@ _wait = time.sleep
 class SampleSkipped(Exception):
     """A sample that cannot be had, to be passed over.
 
-    reason: "no image", "no caption", "missing" (the tar ends before it) or "shard unreadable". key: "" where it is unknown.
+    reason: "no image", "no caption", "damaged .json (…)", "missing" (the tar ends before it) or "shard unreadable".
+    key: "" where it is unknown.
     shard: the file name of the tar.
     """
 
@@ -124,8 +125,8 @@ class ShardReader:
             raise self._skipped(shard, "missing", key)
         try:
             caption = parse_caption(text, bool(opened.members.is_json[row]))
-        except (ValueError, AttributeError):  # no JSON, or not as img2dataset has it
-            caption = None
+        except ValueError as error:
+            raise self._skipped(shard, str(error), key) from None
         if caption is None:
             raise self._skipped(shard, "no caption", key)
         return RawSample(key, image, caption)

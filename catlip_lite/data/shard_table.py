@@ -172,7 +172,7 @@ def _count_in_stats(file: SourceFile) -> int | None:
         return None
     try:
         count = json.loads(content)["successes"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         count = None
     if type(count) is int and 0 <= count <= MOST_SAMPLES:
         return count

@@ -103,16 +103,49 @@ def key_and_extension(name: str) -> tuple[str, str]:
     return f"{folder}/{stem}" if folder else stem, extension.lower()
 
 
-def read_caption(parts: dict[str, tarfile.TarInfo], tar: tarfile.TarFile) -> str | None:
-    """The caption of a sample: its .txt, else `caption` in its .json; None if it is missing or empty."""
+def read_caption(parts: dict[str, tarfile.TarInfo], tar: tarfile.TarFile) -> tuple[str | None, str]:
+    """The caption of a sample: its .txt, else `caption` in its .json; None if it is missing or empty, or cannot be read, and
+    then why."""
     member, is_json = caption_member(parts)
-    return parse_caption(tar.extractfile(member).read(), is_json) if member else None
+    try:
+        return (parse_caption(tar.extractfile(member).read(), is_json) if member else None), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 def parse_caption(content: bytes, is_json: bool) -> str | None:
-    """The caption in a .txt or .json; None if it is missing or empty. Raises ValueError if the .json is damaged."""
-    caption = json.loads(content).get("caption") if is_json else content.decode("utf-8", errors="replace")
+    """The caption in a .txt or .json; None if it is missing or empty. Raises ValueError as `parse_facts`."""
+    caption = parse_facts(content).get("caption") if is_json else content.decode("utf-8", errors="replace")
+    if not isinstance(caption, (str, type(None))):
+        raise ValueError(f"damaged .json (its caption is a {type(caption).__name__}, not text)")
     return (caption or "").strip() or None
+
+
+def parse_facts(content: bytes) -> dict:
+    """The fields of a sample's .json. Raises ValueError, "damaged .json (…)", if it is none or nested too deep."""
+    try:
+        facts = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"damaged .json ({error})") from None
+    if not isinstance(facts, dict):
+        raise ValueError(f"damaged .json (it holds a {type(facts).__name__}, not the fields of a sample)")
+    return facts
+
+
+def captions_of_shard(path: Path, skipped: list[str]) -> Iterator[str | None]:
+    """The caption of each sample of a tar, images passed over unread; None where there is none.
+
+    skipped: gets "shard:key: reason" of each sample whose caption cannot be read, and "shard: reason" if the tar cannot, or
+    breaks off: then what is there is given.
+    """
+    try:
+        for key, parts, tar in scan_shard(path, whole=True):
+            caption, reason = read_caption(parts, tar)
+            if reason:
+                skipped.append(f"{path.name}:{key}: {reason}")
+            yield caption
+    except (ValueError, OSError) as error:
+        skipped.append(f"{path.name}: {error}")
 
 
 def caption_member(parts: Mapping[str, Member]) -> tuple[Member | None, bool]:
@@ -132,9 +165,13 @@ def read_shard(path: str | Path) -> Iterator[Sample]:
         image = tar.extractfile(member).read() if member else None
         if member and len(image) < member.size:  # the tar ends within the image
             continue
-        facts = json.loads(tar.extractfile(parts["json"]).read()) if "json" in parts else {}
+        try:
+            facts = parse_facts(tar.extractfile(parts["json"]).read()) if "json" in parts else {}
+        except ValueError as error:
+            logger.warning("%s:%s: %s", path, key, error)
+            facts = {}
         extension = key_and_extension(member.name)[1] if member else ""
-        yield Sample(key, image, extension, read_caption(parts, tar), facts)
+        yield Sample(key, image, extension, read_caption(parts, tar)[0], facts)
 
 
 def read_samples(address: str | Path | Sequence[str]) -> Iterator[Sample]:

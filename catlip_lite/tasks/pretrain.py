@@ -16,11 +16,11 @@ import torch
 
 from ..artefacts import provenance
 from ..data.batches import BatchSpec
+from ..data.captions import DEFAULT_COLUMN
 from ..data.corpus import Corpus
 from ..data.images import Evaluation
 from ..data.labelled import LabelledImages, all_views, batches_of_views, check_labelled
 from ..data.shard_table import open_shards
-from ..data.shards import read_samples
 from ..data.sources import find_source_files
 from ..labels import CaptionLabeler, LabelSet, Vocabulary, count_synsets
 from ..labels.borrowing import borrow
@@ -30,10 +30,10 @@ from ..models.vit import MODELS
 from ..training.distribution import is_main, told_by_main, world_size
 from ..training.recipes import Recipe, recipe_for
 from .pretrain_job import PretrainJob, claim_folder, open_corpus, train_job
-from .progress import progress
 from .run_folder import is_demo, open_run, own_or_demo, workbook_path
 from .scoring import top_k_hits
 from .shell import run_from_shell
+from .synset_analysis import read_corpus
 
 __all__ = [  # what notebook 04 calls
     "PretrainJob",
@@ -94,7 +94,7 @@ def find_vocabulary(run: Path, vocabulary: str | Path | None, shards, label_mode
         )
     print(f"{path} is not there: counting the synsets of the captions of {shards}", flush=True)
     labeler = CaptionLabeler(label_mode)
-    captions = [sample.caption for sample in progress(read_samples(shards), "captions", unit="captions")]
+    captions = read_corpus(shards, DEFAULT_COLUMN)
     counts = count_synsets(labeler.label(captions))
     card = provenance(captions=str(shards), labeler=labeler.name, **labeler.card)
     Vocabulary.from_counts(counts, threshold, num_captions=len(captions), card=card).save(path)

@@ -27,14 +27,21 @@ from .run_folder import workbook_address
 
 COUNTS_FILE = "synset_counts.parquet"
 CHUNK = 4096  # captions labelled at a time
+SHOWN = 10  # damaged samples named
 
 
 # --- the corpus ---------------------------------------------------------------------------------------------------------
 
 
 def read_corpus(captions: str | Sequence[str], column: str) -> list[str | None]:
-    """The captions behind a notebook's parameters (see `read_captions`), reporting progress."""
-    return read_captions(workbook_address(captions), column, lambda files: progress(files, "reading captions", unit="files"))
+    """The captions behind a notebook's parameters (see `read_captions`), reporting progress and what cannot be read."""
+    skipped: list[str] = []
+    address = workbook_address(captions)
+    found = read_captions(address, column, lambda files: progress(files, "reading captions", unit="files"), skipped)
+    if skipped:
+        more = f", the first {SHOWN}" if len(skipped) > SHOWN else ""
+        print(f"{len(skipped):,} cannot be read and give no labels{more}:", *skipped[:SHOWN], sep="\n")
+    return found
 
 
 def describe_captions(captions: Sequence[str | None]) -> pd.DataFrame:
