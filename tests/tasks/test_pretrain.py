@@ -37,6 +37,13 @@ def test_captions_of_remote_shards_are_not_counted_in_passing(tmp_path):
         task.find_vocabulary(tmp_path, None, "s3://bucket/shards", "compound", threshold=2)
 
 
+def test_captions_of_ones_own_beside_a_vocabulary_of_the_demos_are_refused(tmp_path, vocabulary):
+    Vocabulary(vocabulary.wnids, vocabulary.counts, 24, {"captions": "demo/pretrain"}).save(tmp_path / "vocabulary.parquet")
+    assert task.captions_behind(tmp_path, None, None) == ["demo/pretrain"]
+    with pytest.raises(ValueError, match="vocabulary.parquet counts demo/pretrain, not captions='mine.csv': run notebooks 01"):
+        task.captions_behind(tmp_path, None, "mine.csv")
+
+
 def test_a_finished_run_is_recognised(tmp_path, shards, vocabulary, capsys):
     start(tmp_path, shards, vocabulary)
     start(tmp_path, shards, vocabulary)
