@@ -132,7 +132,7 @@ def test_a_caption_comes_from_the_txt_or_else_from_the_json(tmp_path):
     assert [reader.read(0, i).caption for i in (0, 1)] == ["in \ufffd txt", "é"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"caption": null}', b'{"caption": 3}', b'{"caption": " "}', b"\xff"])
+@pytest.mark.parametrize("content", [b"{}", b'{"caption": null}', b'{"caption": " "}'])
 def test_a_json_without_caption_is_no_caption(tmp_path, content):
     reader = ShardReader(one_shard(tmp_path, {"0.jpg": b"a", "0.json": content}))
     assert skipped(reader, 0, 0) == ("no caption", "0")
