@@ -1,6 +1,7 @@
 """Small corpora and models that several tests share."""
 
 import io
+import logging
 
 import numpy as np
 import pytest
@@ -50,3 +51,26 @@ def shards(tmp_path, samples):
 def vocabulary() -> Vocabulary:
     """The four things, each in six of 24 captions."""
     return Vocabulary(list(WNIDS.values()), [6] * 4, num_captions=24)
+
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    """Ray with two local workers; what finds it running leaves it running."""
+    ray = pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        for last in (False, False, True):  # on a busy machine the half minute that Ray gives its own processes may not do
+            try:
+                ray.init(
+                    num_cpus=2,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=100 << 20,
+                )
+                break
+            except Exception as error:
+                if last or "timed out during startup" not in str(error):
+                    raise
+        yield
+        ray.shutdown()

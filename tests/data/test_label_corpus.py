@@ -1,7 +1,6 @@
 """Labels at corpus scale are the same whoever makes them and however often they are interrupted."""
 
 import errno
-import logging
 import signal
 import subprocess
 import sys
@@ -224,24 +223,6 @@ def test_work_that_is_told_to_stop_leaves_nothing(parquets, out):
 
 
 # --- engines ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def ray_cluster():
-    """Ray with two local workers."""
-    import ray
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=100 << 20,
-        )
-        yield
-        ray.shutdown()
 
 
 def test_two_processes_write_the_bytes_of_one(parquets, shards, out, tmp_path):

@@ -69,15 +69,6 @@ def test_errors_are_one_line(workbook, capsys, given, told):
     assert re.search(told, error)
 
 
-@pytest.fixture
-def ray_cluster():
-    """Started once for a test; what pretraining finds running, it leaves running."""
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 def test_workers_train_under_ray_and_more_than_there_are_cores_for_are_refused(workbook, ray_cluster):
     values = {**declared_values(NOTEBOOKS / "04_pretrain.ipynb"), "run": "ray", "shards": str(workbook / "shards")}
     values |= {"vocabulary": "mine.parquet", "image_size": 16, "batch_size": 8, "max_steps": 3, "precision": "fp32"}
