@@ -19,7 +19,7 @@ from ..data.batches import BatchSpec
 from ..data.corpus import Corpus
 from ..data.images import Evaluation
 from ..data.labelled import LabelledImages, all_views, batches_of_views, check_labelled
-from ..data.shard_table import open_shards
+from ..data.shard_table import ShardTable, open_shards
 from ..data.shards import read_samples
 from ..data.sources import find_source_files
 from ..labels import CaptionLabeler, LabelSet, Vocabulary, count_synsets
@@ -28,7 +28,7 @@ from ..labels.mapping import map_classes
 from ..models import PretrainedModel, load, transfer_head
 from ..models.vit import MODELS
 from ..training.distribution import is_main, told_by_main, world_size
-from ..training.recipes import Recipe, recipe_for
+from ..training.recipes import Recipe, mean_batch, recipe_for
 from .pretrain_job import PretrainJob, claim_folder, open_corpus, train_job
 from .progress import progress
 from .run_folder import open_run, workbook_address, workbook_path
@@ -48,6 +48,7 @@ __all__ = [  # what notebook 04 calls
     "pretrain",
     "read_log",
     "recipe_for",
+    "recipe_in_words",
     "summarise_corpus",
     "summarise_recipe",
     "zero_shot_accuracy",
@@ -90,12 +91,24 @@ def first_views(job: PretrainJob, corpus: Corpus, count: int) -> torch.Tensor:
     return corpus.views_of(BatchSpec(0, count, 0, count, job.recipe.image_size))
 
 
-def summarise_recipe(recipe: Recipe) -> pd.DataFrame:
-    """The recipe as a table of one row a setting."""
+def summarise_recipe(recipe: Recipe, micro_batch: int | None = None) -> pd.DataFrame:
+    """The recipe as a table of one row a setting. micro_batch: as given."""
     values = recipe.as_dict()
+    if micro_batch is None:
+        values["micro_batch"] = f"what the device takes, up to {recipe.micro_batch:,}"
     own = {"stem": "the model's", "pooling": "the model's"}
     values.update({name: told for name, told in own.items() if values[name] is None})
     return pd.DataFrame({"value": pd.Series(values, dtype=object)})
+
+
+def recipe_in_words(recipe: Recipe, num_samples: int) -> str:
+    """How a recipe's steps and rates go with a corpus of so many images, in a line."""
+    images = mean_batch(recipe.as_dict(), MODELS[recipe.model].patch)
+    mean = "" if images == recipe.batch_size else f" (with other image sizes {images:,.0f} on average)"
+    return (
+        f"{num_samples:,} images: {recipe.max_steps:,} steps of {recipe.batch_size:,} images{mean} are "
+        f"{recipe.max_steps * images / num_samples:,.3g} epochs; learning rate {recipe.lr:.2g}, {recipe.min_lr:.2g} at the end"
+    )
 
 
 def summarise_corpus(corpus: Corpus, vocabulary: Vocabulary) -> pd.Series:
@@ -214,10 +227,10 @@ def findings(recipe: Recipe, log: pd.DataFrame, accuracy: dict, nearest_pixels: 
 # --- from a shell -----------------------------------------------------------------------------------------------------------
 
 
-def job_from_parameters(values: dict, processes: int) -> PretrainJob:
+def job_from_parameters(values: dict, processes: int, table: ShardTable | None = None) -> PretrainJob:
     """The job that notebook 04 makes of these parameters, for so many processes; the vocabulary must be there.
 
-    values: every parameter of the notebook. Raises what the notebook would raise.
+    values: every parameter of the notebook. table: the shards, if they are open. Raises what the notebook would raise.
     """
     folder, shards = open_run(values["run"]), workbook_address(values["shards"])
     named, download_to = values["vocabulary"], values["download_to"]
@@ -225,7 +238,7 @@ def job_from_parameters(values: dict, processes: int) -> PretrainJob:
         folder, workbook_path(named) if named else None, shards, values["label_mode"], values["threshold"]
     )
     of_recipe = {f.name: values[f.name] for f in fields(Recipe)}
-    num_samples = open_shards(shards).num_samples if values["epochs"] is not None else None
+    num_samples = (table or open_shards(shards)).num_samples
     recipe = recipe_for(**of_recipe, epochs=values["epochs"], num_samples=num_samples, processes=processes)
     places = {"folder": str(folder), "shards": shards, "vocabulary": str(vocabulary), "recipe": recipe, "workers": processes}
     places["download_to"] = str(workbook_path(download_to)) if download_to else None  # from the top, as in the notebook
@@ -239,9 +252,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _pretrain_here(values: dict) -> None:
     """One process's part; what only one may do, the first does for all."""
-    job = told_by_main(job_from_parameters(values, world_size()) if is_main() else None)
+    table = told_by_main(open_shards(workbook_address(values["shards"])) if is_main() else None)
+    job = told_by_main(job_from_parameters(values, world_size(), table) if is_main() else None)
     job = replace(job, device=values["device"])
-    table = told_by_main(open_shards(job.shards) if is_main() else None)
     finished = told_by_main(claim_folder(job, table) if is_main() else None)
     if not finished:
         train_job(job, open_corpus(job, table))
