@@ -47,13 +47,19 @@ class Corpus(ImageBatches):
         self.table, self.rule = table, rule
         stored_size = round(image_size * STORED)
         in_memory = table.num_samples * 3 * stored_size**2 <= cache_gb * 2**30
-        # Each worker takes the same stretch of the lanes from every micro-batch; its ends may lie within two more.
-        stretch = -(-rule.lanes // (processes * share * max(1, workers))) + 2
-        lanes_met = rule.lanes if in_memory else min(rule.lanes, share * stretch)
-        order = SampleOrder(table.counts, rule, lanes_met=lanes_met)
-        reader = ShardReader(table, open_at_once=2 * rule.shuffle_shards * lanes_met + 8, download_to=download_to)
+        order = SampleOrder(table.counts, rule)
+        reader = ShardReader(table, download_to=download_to)
         stream = _Shards(table, order, reader, labeler, vocabulary, augmentation, stored_size)
         super().__init__(stream, table.fingerprint, in_memory=in_memory, workers=workers, progress=progress)
+        self.share_among(processes, share)
+
+    def share_among(self, processes: int, share: int) -> None:
+        """Before the first batch: how many processes share a step, and how many of its micro-batches each takes."""
+        # Each worker takes the same stretch of the lanes from every micro-batch; its ends may lie within two more.
+        lanes = self.rule.lanes
+        stretch = -(-lanes // (processes * share * max(1, self.workers))) + 2
+        met = lanes if self.in_memory else min(lanes, share * stretch)
+        self.order.lanes_met, self.stream.reader.open_at_once = met, 2 * self.rule.shuffle_shards * met + 8
 
     def first_look(self, most: int = 1000) -> FirstLook:
         """What the first samples of the first lane are like, undecoded; all of the corpus, if it is in memory.

@@ -20,7 +20,7 @@ from ..data.captions import DEFAULT_COLUMN
 from ..data.corpus import Corpus
 from ..data.images import Evaluation
 from ..data.labelled import LabelledImages, all_views, batches_of_views, check_labelled
-from ..data.shard_table import open_shards
+from ..data.shard_table import ShardTable, open_shards
 from ..data.sources import find_source_files
 from ..labels import CaptionLabeler, LabelSet, Vocabulary, count_synsets
 from ..labels.borrowing import borrow
@@ -28,7 +28,7 @@ from ..labels.mapping import map_classes
 from ..models import PretrainedModel, load, transfer_head
 from ..models.vit import MODELS
 from ..training.distribution import is_main, told_by_main, world_size
-from ..training.recipes import Recipe, recipe_for
+from ..training.recipes import Recipe, mean_batch, recipe_for
 from .pretrain_job import PretrainJob, claim_folder, open_corpus, train_job
 from .run_folder import is_demo, open_run, own_or_demo, workbook_path
 from .scoring import top_k_hits
@@ -49,6 +49,7 @@ __all__ = [  # what notebook 04 calls
     "pretrain",
     "read_log",
     "recipe_for",
+    "recipe_in_words",
     "summarise_corpus",
     "summarise_recipe",
     "zero_shot_accuracy",
@@ -106,12 +107,24 @@ def first_views(job: PretrainJob, corpus: Corpus, count: int) -> torch.Tensor:
     return corpus.views_of(BatchSpec(0, count, 0, count, job.recipe.image_size))
 
 
-def summarise_recipe(recipe: Recipe) -> pd.DataFrame:
-    """The recipe as a table of one row a setting."""
+def summarise_recipe(recipe: Recipe, micro_batch: int | None = None) -> pd.DataFrame:
+    """The recipe as a table of one row a setting. micro_batch: as given."""
     values = recipe.as_dict()
+    if micro_batch is None:
+        values["micro_batch"] = f"what the device takes, up to {recipe.micro_batch:,}"
     own = {"stem": "the model's", "pooling": "the model's"}
     values.update({name: told for name, told in own.items() if values[name] is None})
     return pd.DataFrame({"value": pd.Series(values, dtype=object)})
+
+
+def recipe_in_words(recipe: Recipe, num_samples: int) -> str:
+    """How a recipe's steps and rates go with a corpus of so many images, in a line."""
+    images = mean_batch(recipe.as_dict(), MODELS[recipe.model].patch)
+    mean = "" if images == recipe.batch_size else f" (with other image sizes {images:,.0f} on average)"
+    return (
+        f"{num_samples:,} images: {recipe.max_steps:,} steps of {recipe.batch_size:,} images{mean} are "
+        f"{recipe.max_steps * images / num_samples:,.3g} epochs; learning rate {recipe.lr:.2g}, {recipe.min_lr:.2g} at the end"
+    )
 
 
 def summarise_corpus(corpus: Corpus, vocabulary: Vocabulary) -> pd.Series:
@@ -236,8 +249,8 @@ def findings(recipe: Recipe, log: pd.DataFrame, accuracy: dict | None, nearest_p
 # --- from a shell -----------------------------------------------------------------------------------------------------------
 
 
-def job_from_parameters(values: dict, processes: int) -> PretrainJob:
-    """The job that notebook 04 makes of these parameters, for so many processes; the vocabulary must be there.
+def job_from_parameters(values: dict, processes: int) -> tuple[PretrainJob, ShardTable]:
+    """The job that notebook 04 makes of these parameters, for so many processes, and its shards; the vocabulary must be there.
 
     values: every parameter of the notebook. Raises what the notebook would raise.
     """
@@ -246,11 +259,11 @@ def job_from_parameters(values: dict, processes: int) -> PretrainJob:
     shards = own_or_demo("shards", values["shards"], DEMO_SHARDS, captions_behind(folder, named, values["captions"]))
     vocabulary = find_vocabulary(folder, named, shards, values["label_mode"], values["threshold"])
     of_recipe = {f.name: values[f.name] for f in fields(Recipe)}
-    num_samples = open_shards(shards).num_samples if values["epochs"] is not None else None
-    recipe = recipe_for(**of_recipe, epochs=values["epochs"], num_samples=num_samples, processes=processes)
+    table = open_shards(shards)
+    recipe = recipe_for(**of_recipe, epochs=values["epochs"], num_samples=table.num_samples, processes=processes)
     places = {"folder": str(folder), "shards": shards, "vocabulary": str(vocabulary), "recipe": recipe, "workers": processes}
     places["download_to"] = str(workbook_path(download_to)) if download_to else None  # from the top, as in the notebook
-    return PretrainJob(**places, **{f.name: values[f.name] for f in fields(PretrainJob) if f.name not in places})
+    return PretrainJob(**places, **{f.name: values[f.name] for f in fields(PretrainJob) if f.name not in places}), table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -260,9 +273,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _pretrain_here(values: dict) -> None:
     """One process's part; what only one may do, the first does for all."""
-    job = told_by_main(job_from_parameters(values, world_size()) if is_main() else None)
+    job, table = told_by_main(job_from_parameters(values, world_size()) if is_main() else None)
     job = replace(job, device=values["device"])
-    table = told_by_main(open_shards(job.shards) if is_main() else None)
     with claim_folder(job, table) as finished:
         if not finished:
             train_job(job, open_corpus(job, table))

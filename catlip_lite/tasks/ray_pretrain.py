@@ -14,7 +14,7 @@ from pathlib import Path
 from ..training.distribution import is_main, rank
 from ..training.recipes import Recipe
 from ..training.run_log import LOG
-from .pretrain_job import PretrainJob, TrainingReporter, train_job
+from .pretrain_job import OUTLOOK, PretrainJob, TrainingReporter, train_job
 from .run_folder import WORKERS, hold
 
 LOST = "loss_not_finite.txt"  # how the workers tell that starting them again would not help
@@ -40,7 +40,8 @@ def pretrain_under_ray(job: PretrainJob) -> None:
     try:
         on_gpu = _wants_gpu(job, ray.cluster_resources())
         folder = job.pretrain_folder
-        (folder / LOST).unlink(missing_ok=True)
+        for left_over in (LOST, OUTLOOK):
+            (folder / left_over).unlink(missing_ok=True)
         trainer = TorchTrainer(
             _train_worker,
             train_loop_config={**asdict(job), "on_gpu": on_gpu},
@@ -97,12 +98,15 @@ def _environment() -> dict[str, str]:
 
 @contextmanager
 def _reported(log: Path, max_steps: int) -> Iterator[None]:
-    """Shows the lines that the workers add to their log, as they come."""
+    """Shows what the workers expect, and the lines that they add to their log, as they come."""
     report, finished = TrainingReporter(max_steps), threading.Event()
 
     def follow() -> None:
-        seen = 0
+        seen, told = 0, ""
         while not finished.wait(1.0):
+            outlook = log.with_name(OUTLOOK)
+            if outlook.is_file() and (now := outlook.read_text()) != told:
+                print(told := now, flush=True)
             lines = log.read_text().splitlines(keepends=True) if log.is_file() else []
             for line in lines[seen:]:
                 if not line.endswith("\n"):  # being written

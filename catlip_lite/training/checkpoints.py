@@ -24,6 +24,7 @@ from .distribution import is_main, told_by_main, wait_for_all, world_size
 logger = logging.getLogger(__name__)
 
 FACTS = "checkpoint.json"
+FULL = ("inline_container", "No space left", "os error 28", "quota")  # how PyTorch, Python and safetensors say so
 
 
 def save_checkpoint(
@@ -128,6 +129,29 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def full_disk_told(folder: Path, checkpoint: str) -> Iterator[None]:
+    """What cannot be written below `folder` for want of room is an OSError of one line; what was begun of it goes.
+
+    checkpoint: how much one takes, to be read.
+    """
+    try:
+        yield
+    except (Exception, CheckpointException) as error:
+        causes = [of_one[0] for of_one in error.failures.values()] if isinstance(error, CheckpointException) else [error]
+        if not any(told in str(cause) for cause in causes for told in FULL):
+            raise
+        if is_main():
+            for left_over in folder.glob("checkpoints/.step_*"):
+                shutil.rmtree(left_over)
+        disk = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.is_mount())
+        free = shutil.disk_usage(folder).free
+        raise OSError(
+            f"the disk of {folder} ({disk}) is full: {free / 1e6:,.0f} MB are free, a checkpoint takes {checkpoint}; "
+            "make room or lower keep_last, then run again: it goes on from the last checkpoint"
+        ) from error
 
 
 @contextmanager

@@ -35,6 +35,11 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def processes_here() -> int:
+    """How many of them are on this machine; all, where nobody says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+
+
 def wait_for_all() -> None:
     """Go on when every process is here."""
     if dist.is_initialized():
@@ -48,6 +53,15 @@ def told_by_main(value):
     told = [value]
     dist.broadcast_object_list(told, src=0, group=_patient_group())
     return told[0]
+
+
+def from_all(value) -> list:
+    """Every process's value (any picklable), by rank."""
+    if not dist.is_initialized():
+        return [value]
+    values = [None] * world_size()
+    dist.all_gather_object(values, value, group=_patient_group())
+    return values
 
 
 def _patient_group() -> dist.ProcessGroup:
@@ -115,8 +129,7 @@ def _mesh(device: torch.device):
     """Machines by processes of a machine: what is gathered all the time stays within one. One row, where that is unknown."""
     from torch.distributed.device_mesh import init_device_mesh
 
-    sizes = [0] * world_size()
-    dist.all_gather_object(sizes, int(os.environ.get("LOCAL_WORLD_SIZE", world_size())), group=_patient_group())
+    sizes = from_all(processes_here())
     here = sizes[0]
     if len(set(sizes)) > 1 or world_size() % here or here == world_size():  # one row, too, where machines differ
         return init_device_mesh(device.type, (world_size(),))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 
 from ..data.boxes import LABELS_OF, LEAST_VISIBLE
 from ..models.vit import MODELS
-from .multi_scale import LARGE_BASE, scales
-from .recipes import Recipe, settle_batch, settle_warmup
+from .multi_scale import LARGE_BASE
+from .recipes import Recipe, mean_batch, settle_batch, settle_warmup
 
 logger = logging.getLogger(__name__)
 
@@ -183,9 +183,7 @@ def _settle_steps(values: dict, num_images: int, patch: int) -> None:
     The mean is of batches before they are rounded to whole images in a micro-batch, which differ with micro_batch and the
     number of processes: a run that goes on with other ones must find the same number of steps.
     """
-    base = values["image_size"]
-    shares = [(base / scale.size) ** 2 for scale in scales(base, values["multi_scale"], values["micro_batch"], patch=patch)]
-    mean = values["batch_size"] * sum(shares) / len(shares)
+    mean = mean_batch(values, patch)
     values["steps_per_epoch"] = max(1, round(num_images / mean))
     if "max_steps" in values:
         values["epochs"] = math.ceil(values["max_steps"] / values["steps_per_epoch"])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,10 +21,11 @@ from ..artefacts import atomic_path
 from ..data.batches import Batch
 from ..data.image_batches import ImageBatches
 from ..models.precision import choose_precision, prefer_plain_attention
-from .checkpoints import load_latest, save_checkpoint
+from .checkpoints import full_disk_told, load_latest, save_checkpoint
 from .distribution import distribute, gradients_shared, is_main, rank, whole, world_size
 from .meter import Meter
 from .optimiser import Ema, create_adamw
+from .plan import shown, storage
 from .prefetch import on_device
 from .range_augment import RangeAugment, target_mse
 from .recipes import Recipe
@@ -37,8 +39,8 @@ class RunOptions:
 
     precision: see `choose_precision`. compile: torch.compile over the learner; None: on GPUs. parallel: see `distribute`.
     activation_checkpointing: compute activations twice and keep fewer. checkpoint_every, log_every, keep_every: steps;
-    checkpoint_every None: no checkpoints, as for runs of seconds. keep_last, keep_every: see `save_checkpoint`.
-    record_samples: see `RunLog`.
+    checkpoint_every None: no checkpoints, as for runs of seconds. also_every: steps after which there is a checkpoint besides,
+    where `checkpoint_every` of them take long. keep_last, keep_every: see `save_checkpoint`. record_samples: see `RunLog`.
     """
 
     device: torch.device
@@ -47,10 +49,15 @@ class RunOptions:
     parallel: str = "ddp"
     activation_checkpointing: bool = False
     checkpoint_every: int | None = 1000
+    also_every: int | None = None
     keep_last: int = 2
     keep_every: int | None = None
     log_every: int = 20
     record_samples: bool = False
+
+    def saves_after(self, done: int) -> bool:
+        """Whether a checkpoint is due when so many steps are done, besides the one at the end."""
+        return self.checkpoint_every is not None and any(n and done % n == 0 for n in (self.checkpoint_every, self.also_every))
 
 
 Normalise = tuple[Sequence[float], Sequence[float]]  # mean and std of red, green and blue
@@ -126,6 +133,12 @@ class Training:
         return facts
 
 
+def forward(learner: Callable, batch: Batch, target: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The loss of a micro-batch, computed in dtype where that is safe."""
+    with torch.autocast(batch.images.device.type, dtype, enabled=dtype != torch.float32):
+        return learner(batch.images, batch.indices, batch.rows, batch.weights, target)
+
+
 def train_step(
     training: Training,
     batches: Iterable[Batch],
@@ -133,22 +146,22 @@ def train_step(
     target: torch.Tensor,
     lr: float,
     clip: float,
+    tell: Callable[[int], None] = lambda done: None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One optimiser step: forward and backward of each micro-batch, gradients averaged, clipped, applied.
 
     batches: as many are taken as there are seeds, each when the one before is under way. seeds: of what each micro-batch draws
-    on its device. target: RangeAugment's mean squared error. Returns this process's mean loss and the norm of the gradient over
-    all processes before clipping (scalars on the device).
+    on its device. target: RangeAugment's mean squared error. tell: called with the number of micro-batches done. Returns this
+    process's mean loss and the norm of the gradient over all processes before clipping (scalars on the device).
     """
     losses = []
     for i, (seed, batch) in enumerate(zip(seeds, batches, strict=False)):
         torch.manual_seed(seed)
-        device = batch.images.device.type
         with gradients_shared(training.spread, share=i == len(seeds) - 1):
-            with torch.autocast(device, training.dtype, enabled=training.dtype != torch.float32):
-                loss = training.stepped(batch.images, batch.indices, batch.rows, batch.weights, target) / len(seeds)
+            loss = forward(training.stepped, batch, target, training.dtype) / len(seeds)
             loss.backward()
         losses.append(loss.detach())
+        tell(i + 1)
     norm = nn.utils.clip_grad_norm_(training.learner.parameters(), clip)
     for group in training.optimiser.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
@@ -167,19 +180,24 @@ def train(
     *,
     normalise: Normalise | None = None,
     on_log: Callable[[dict], None] = lambda entry: None,
+    on_progress: Callable[[int, int, int], None] = lambda step, images, of: None,
 ) -> dict[str, torch.Tensor]:
     """Train `network` in place up to `recipe.max_steps`, going on from `folder/checkpoints` if there is one.
 
     Every process calls it with the same arguments, its own device aside. Writes what `RunLog` writes; `on_log` gets each
-    line of the log (see `Meter.read`). folder None: nothing is written, for runs of seconds without checkpoints. corpus:
-    anything with its `batches`, `identity` and length. normalise: see `Learner`.
+    line of the log (see `Meter.read`), `on_progress` each micro-batch: the number of its step, how many images of it are done,
+    and of how many. folder None: nothing is written, for runs of seconds without checkpoints. corpus: anything with its
+    `batches`, `identity` and length. normalise: see `Learner`.
     Returns the averaged weights, a state dict of the network on the CPU; the network has the last ones.
     Raises FloatingPointError when a loss or gradient is not finite: the step and the names of its samples are in
-    `folder/not_finite_rank<r>.json`, and every checkpoint is from before it.
+    `folder/not_finite_rank<r>.json`, and every checkpoint is from before it; OSError when the disk is full.
     """
     if folder is None and options.checkpoint_every is not None:
         raise ValueError("without a folder there is no place for checkpoints: give one, or checkpoint_every=None")
-    with _settings_kept(options.device):
+    with (
+        settings_kept(options.device),
+        full_disk_told(folder, shown(storage(network).checkpoint, "B")) if folder else nullcontext(),
+    ):
         training = start_training(network, loss, recipe, options, normalise)
         facts = training.resume(folder / "checkpoints") if options.checkpoint_every is not None else None
         place = _check_facts(facts, corpus, recipe, folder)
@@ -194,14 +212,15 @@ def train(
                 set_patch_drop(network, recipe.patch_drop_at(step))
                 lr = recipe.lr_at(step)
                 target.fill_(target_mse(step, recipe.max_steps))
-                seeds = [plan.seed_of(step, i) for i in range(plan.share)]
-                value, norm = train_step(training, stream, seeds, target, lr, recipe.clip)
+                seeds = [plan.seed_of(step, i) for i in range(plan.share(step))]
+                tell = partial(_tell_progress, on_progress, plan, step)
+                value, norm = train_step(training, stream, seeds, target, lr, recipe.clip, tell)
                 training.ema.update(step)
                 done, place = step + 1, plan.place_after(step)
                 log.samples(done, *meter.add(value, norm, plan.images(step), plan.scale(step).size, recipe.patch_drop_at(step)))
 
-                last, every = done == recipe.max_steps, options.checkpoint_every
-                save = every is not None and (last or done % every == 0)
+                last = done == recipe.max_steps
+                save = options.saves_after(done) or (last and options.checkpoint_every is not None)
                 if save or last or done % options.log_every == 0:
                     entry = meter.read(done, lr, training.learner.range_augment)
                     entry["samples_seen"] = place.position
@@ -210,13 +229,20 @@ def train(
                     on_log(entry)
                 if save:
                     facts = {"position": place.position, "skipped": meter.skipped, "recipe": recipe.identity()}
+                    facts["micro_batch"] = recipe.micro_batch
                     kept = {"keep_last": options.keep_last, "keep_every": options.keep_every}
                     save_checkpoint(folder / "checkpoints", done, training.state(), facts | corpus.identity(), **kept)
         return {name: whole(value).cpu() for name, value in training.ema.state.items()}
 
 
+def _tell_progress(on_progress: Callable[[int, int, int], None], plan: StepPlan, step: int, done: int) -> None:
+    """In images of all processes, as if the others were as far."""
+    of = plan.images(step)
+    on_progress(step + 1, of * done // plan.share(step), of)
+
+
 @contextmanager
-def _settings_kept(device: torch.device) -> Iterator[None]:
+def settings_kept(device: torch.device) -> Iterator[None]:
     """Random states and the precision of float32 products are afterwards what they were."""
     precision = torch.get_float32_matmul_precision()
     try:
@@ -226,10 +252,10 @@ def _settings_kept(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
-def start_training(
+def create_learner(
     network: nn.Module, loss: Callable, recipe: Recipe, options: RunOptions, normalise: Normalise | None = None
-) -> Training:
-    """Put a network on its device, ready for its first step."""
+) -> tuple[Learner, torch.dtype]:
+    """A network on its device with all that a forward pass needs, and the precision it computes in."""
     dtype = choose_precision(options.device, options.precision)
     if options.device.type == "cpu" and dtype == torch.bfloat16:
         prefer_plain_attention(network)
@@ -238,9 +264,16 @@ def start_training(
         torch.set_float32_matmul_precision("high")  # TF32, where a product is not in bf16 anyway
     if recipe.patch_drop:
         network.patch_drop = PatchDropout(recipe.patch_drop, num_prefix_tokens=network.num_prefix_tokens)
-    if options.activation_checkpointing:
-        network.set_grad_checkpointing()
-    learner = Learner(network, loss, RangeAugment() if recipe.range_augment else None, normalise).to(options.device).train()
+    learner = Learner(network, loss, RangeAugment() if recipe.range_augment else None, normalise)
+    return learner.to(options.device).train(), dtype
+
+
+def start_training(
+    network: nn.Module, loss: Callable, recipe: Recipe, options: RunOptions, normalise: Normalise | None = None
+) -> Training:
+    """Put a network on its device, ready for its first step."""
+    learner, dtype = create_learner(network, loss, recipe, options, normalise)
+    network.set_grad_checkpointing(options.activation_checkpointing)
     spread = distribute(learner, network.blocks, options.parallel, options.device)
     optimiser = create_adamw(
         learner, recipe.weight_decay, decay_embeddings=recipe.decay_embeddings, layer_decay=recipe.layer_decay
@@ -297,6 +330,10 @@ def _check_facts(facts: dict | None, corpus: ImageBatches, recipe: Recipe, folde
             )
     if is_main():
         print(f"resuming after step {facts['step']:,} of {recipe.max_steps:,}", flush=True)
+        before = facts.get("micro_batch", recipe.micro_batch)
+        if before != recipe.micro_batch:
+            told = f"micro_batch is {recipe.micro_batch} from here on, it was {before}"
+            print(f"{told}: the stem's batch norms average over as many images", flush=True)
     return Place(facts["step"], facts["position"])
 
 

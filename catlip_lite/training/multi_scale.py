@@ -54,6 +54,14 @@ def scales(image_size: int, kind: str, micro_batch: int, patch: int = 16) -> tup
     return tuple(Scale(size, _batch(size, image_size, micro_batch, kind)) for size in sizes)
 
 
+def micro_batches(scale: Scale, base: Scale, count: int) -> int:
+    """How many micro-batches of a scale hold about as many pixels as `count` of the base's: more, where few images are in each.
+
+    Where steps end among the samples therefore depends on the micro-batch, by less than half a micro-batch.
+    """
+    return max(1, round(count * base.batch * base.size**2 / (scale.batch * scale.size**2)))
+
+
 def _shares(kind: str, image_size: int) -> tuple[float, ...]:
     """Sizes as shares of the base."""
     of_finetune = LARGE_BASE_SHARES if image_size >= LARGE_BASE else SMALL_BASE_SHARES

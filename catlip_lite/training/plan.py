@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -18,7 +19,7 @@ import torch
 from ..labels.vocabulary import CORENET_CLASSES
 from ..models.flops import training_flops
 from ..models.vit import MODELS, POOLINGS, STEMS, create_vit, shape_of
-from .multi_scale import MULTI_SCALE, scales
+from .multi_scale import MULTI_SCALE, Scale, micro_batches, scales
 from .recipes import Recipe, recipe_for
 
 FLOAT = 4  # bytes: weights, gradients, moments and averages are all float32
@@ -50,7 +51,7 @@ def training_plan(
     _check(devices, mfu, peak, jpeg_bytes)
     with torch.device("meta"):
         network = create_vit(recipe.model, num_classes, recipe.image_size, stem=recipe.stem, pooling=recipe.pooling)
-    rows = [*_storage(network, min(devices, PER_MACHINE)), *_compute(network, recipe)]
+    rows = [*_storage(network, min(devices, PER_MACHINE)), *_compute(network, recipe, devices)]
     rate = None
     if mfu is not None and peak is not None:
         rows += _time(rows, devices, mfu * peak)
@@ -70,32 +71,52 @@ def _check(devices: int, mfu: float | None, peak: float | None, jpeg_bytes: floa
             raise ValueError(f"{name}={value} must be above 0")
 
 
-def _storage(network: torch.nn.Module, devices: int) -> list[tuple]:
+class Storage(NamedTuple):
+    """Bytes: weights; checkpoint, with moments and EMA; state that a device holds all the time, see `training_plan`."""
+
+    weights: int
+    checkpoint: int
+    state: float
+
+
+def storage(network: torch.nn.Module, devices: int = 1) -> Storage:
+    """What a network takes in training; devices: over how many FSDP spreads the state, 1 for none."""
     tensors = list(network.parameters())
     weights = FLOAT * sum(tensor.numel() for tensor in tensors)
     statistics = sum(buffer.numel() * buffer.element_size() for buffer in network.buffers())
     steps = FLOAT * len(tensors)  # AdamW counts them for each tensor
     kept, spread = 2 * statistics, 5 * weights  # the model's and the EMA's; weights, gradients, two moments, EMA
+    return Storage(weights + statistics, 4 * weights + kept + steps, spread / devices + kept)
+
+
+def _storage(network: torch.nn.Module, devices: int) -> list[tuple]:
+    alone, shared = storage(network), storage(network, devices)
     return [
-        ("parameters", weights // FLOAT, "", "of the network, head included"),
-        ("state_ddp", spread + kept, "B", "training state of a device, each has all of it"),
-        ("state_fsdp", spread / devices + kept, "B", f"training state of a device, spread over {devices} of a machine"),
-        ("checkpoint", 4 * weights + kept + steps, "B", "weights, moments and EMA of one checkpoint"),
-        ("model", weights + statistics, "B", "the trained weights alone (model.safetensors)"),
+        ("parameters", sum(tensor.numel() for tensor in network.parameters()), "", "of the network, head included"),
+        ("state_ddp", alone.state, "B", "training state of a device, each has all of it"),
+        ("state_fsdp", shared.state, "B", f"training state of a device, spread over {devices} of a machine"),
+        ("checkpoint", alone.checkpoint, "B", "weights, moments and EMA of one checkpoint"),
+        ("model", alone.weights, "B", "the trained weights alone (model.safetensors)"),
     ]
 
 
-def _compute(network: torch.nn.Module, recipe: Recipe) -> list[tuple]:
+def run_totals(network: torch.nn.Module, recipe: Recipe, devices: int, start: int = 0) -> tuple[float, float]:
+    """Images that a run sees from step `start` on, and the FLOPs that they take, forward and backward; a step counts as the
+    mean over its sizes."""
+    base, share = Scale(recipe.image_size, recipe.micro_batch), max(1, recipe.micro_batches // devices)
     sizes = scales(recipe.image_size, recipe.multi_scale, recipe.micro_batch, patch=shape_of(network).patch)
-    dropped = Counter(recipe.patch_drop_at(step) for step in range(recipe.max_steps))
-    images = recipe.micro_batches * sum(scale.batch for scale in sizes) / len(sizes)  # a step, on average
+    images = [devices * scale.batch * micro_batches(scale, base, share) for scale in sizes]
     total = 0.0
-    for drop, steps in dropped.items():
-        costs = [scale.batch * training_flops(network, scale.size, keep_tokens=1 - drop) for scale in sizes]
-        total += steps * recipe.micro_batches * sum(costs) / len(sizes)
-    seen = images * recipe.max_steps
+    for drop, steps in Counter(recipe.patch_drop_at(step) for step in range(start, recipe.max_steps)).items():
+        costs = [training_flops(network, scale.size, keep_tokens=1 - drop) for scale in sizes]
+        total += steps * sum(n * cost for n, cost in zip(images, costs, strict=True)) / len(sizes)
+    return (recipe.max_steps - start) * sum(images) / len(sizes), total
+
+
+def _compute(network: torch.nn.Module, recipe: Recipe, devices: int) -> list[tuple]:
+    seen, total = run_totals(network, recipe, devices)
     return [
-        ("images_per_step", images, "images", "mean over steps, all devices"),
+        ("images_per_step", seen / recipe.max_steps, "images", "mean over steps, all devices"),
         ("samples_seen", seen, "images", f"in {recipe.max_steps:,} steps"),
         ("flops_per_image", total / seen, "FLOP", "forward and backward pass, mean over images"),
         ("total_flops", total, "FLOP", "of the whole run"),
@@ -145,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("model", choices=MODELS)
     parser.add_argument("--classes", type=int, default=CORENET_CLASSES, help="size of the vocabulary (default: %(default)s)")
     parser.add_argument("--devices", type=int, help="default: so many that each has one micro-batch a step")
+    parser.add_argument("--images", dest="num_samples", type=int, help="of the corpus, which batch and steps follow")
     for name in ("image-size", "batch-size", "micro-batch", "max-steps"):
         parser.add_argument(f"--{name}", type=int)
     for name, choices in (("multi-scale", MULTI_SCALE), ("stem", STEMS), ("pooling", POOLINGS)):

@@ -1,4 +1,4 @@
-"""Recipes: what to train and how, validated once. A value left at None is the paper's (table 6) for the chosen model."""
+"""Recipes: what to train and how, validated once. A value left at None is the paper's for the chosen model and corpus."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 
 from ..models.vit import MODELS
 from .losses import LOSSES
-from .multi_scale import MULTI_SCALE
+from .multi_scale import MULTI_SCALE, scales
 from .optimiser import learning_rate
 
 # Table 6 of the paper (DataComp): learning rates and batch over all GPUs; 200,000 steps, 10,000 of them warm-up.
@@ -16,6 +16,13 @@ PAPER = {
 }  # fmt: skip
 PAPER_LR = {"vit_ti16": 1e-3, "vit_s16": 1e-3, "vit_b16": 1e-3, "vit_l16": 6e-4, "vit_h16": 4e-4}
 PAPER_MICRO_BATCH = {"vit_ti16": 1024, "vit_s16": 1024, "vit_b16": 1024, "vit_l16": 512, "vit_h16": 256}  # images a GPU
+
+# The paper's run on CC3M, from which it lists no others for small corpora: a batch of 2,048 and ViT-B's rates of 2e-3 to 2e-5,
+# twice table 6's (for other models we double theirs), for up to 100 epochs; the rest is table 6.
+FEW_IMAGES = 10_000_000  # below, the recipe for CC3M
+FEW_BATCH, FEW_LR = 2_048, 2.0
+MOST_EPOCHS = 100
+FEWEST_STEPS = 8  # an epoch: no step takes more than an eighth of the corpus
 
 # The demo's model, for two CPU cores; max_steps is the smoke run's minute, params/demo.yaml trains on.
 DEMO = {
@@ -95,8 +102,10 @@ def recipe_for(
 ) -> Recipe:
     """The recipe of a model; values given and not None replace the paper's.
 
-    epochs: instead of max_steps, needs num_samples. processes: how many share a step; the micro-batch, if it is not given, is
-    the paper's images a GPU, or each process's share of the batch if that is less.
+    num_samples: images of the corpus, which batch, learning rate and steps follow (see `of_corpus`); None: table 6, whatever
+    there is. No run is longer than 100 epochs, unless epochs (instead of max_steps; needs num_samples) or max_steps say so.
+    processes: how many share a step; the micro-batch, if it is not given, is the paper's images a GPU, or each process's share
+    of the batch if that is less. vit_nano8 has a recipe of its own.
     Raises ValueError for an unknown model, name or impossible value.
     """
     if model not in MODELS:
@@ -104,15 +113,43 @@ def recipe_for(
     unknown = set(given) - {f.name for f in fields(Recipe)}
     if unknown:
         raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}")
-    values = dict(DEMO) if model == "vit_nano8" else {**PAPER, "lr": PAPER_LR[model], "micro_batch": PAPER_MICRO_BATCH[model]}
     given = {name: value for name, value in given.items() if value is not None}
-    if epochs is not None and "max_steps" not in given:
-        given["max_steps"] = max(1, round(epochs * num_samples / (given.get("batch_size") or values["batch_size"])))
-    values.update(given)
+    if model == "vit_nano8":
+        values = DEMO | given
+    else:
+        followed = of_corpus(model, num_samples, given.get("batch_size"))
+        values = {**PAPER, "micro_batch": PAPER_MICRO_BATCH[model], **followed, **given}
     values.setdefault("min_lr", values["lr"] / 100)
     settle_batch(values, processes, keep_micro_batch="micro_batch" in given)
+    bounded = num_samples is not None and model != "vit_nano8"
+    if "max_steps" not in given and (epochs is not None or bounded):
+        passes = MOST_EPOCHS if epochs is None else epochs
+        steps = max(1, round(passes * num_samples / mean_batch(values, MODELS[model].patch)))
+        by_table_6 = epochs is None and num_samples >= FEW_IMAGES
+        values["max_steps"] = min(steps, values["max_steps"]) if by_table_6 else steps
     settle_warmup(values)
     return Recipe(model=model, **values)
+
+
+def of_corpus(model: str, num_samples: int | None, batch_size: int | None = None) -> dict:
+    """batch_size and peak lr for so many images, by the paper's two recipes: table 6, and for less than ten million CC3M's.
+
+    The batch is at most an eighth of the images, as a power of two; batch_size: one that was chosen instead. With fewer images
+    a step than the paper's recipe has, lr falls by the square root of their ratio, as AdamW's should (Malladi et al.,
+    NeurIPS 2022); with more it stays.
+    """
+    few = num_samples is not None and num_samples < FEW_IMAGES
+    papers = FEW_BATCH if few else PAPER["batch_size"]
+    most = papers if num_samples is None else max(1, num_samples // FEWEST_STEPS)
+    batch = batch_size or min(papers, 1 << (most.bit_length() - 1))
+    return {"batch_size": batch, "lr": PAPER_LR[model] * (FEW_LR if few else 1) * min(1.0, max(0, batch) / papers) ** 0.5}
+
+
+def mean_batch(values: dict, patch: int) -> float:
+    """Images that a step of these values takes, the mean over its sizes, before they are rounded to whole micro-batches."""
+    base = values["image_size"]
+    shares = [(base / scale.size) ** 2 for scale in scales(base, values["multi_scale"], 1, patch=patch)]
+    return values["batch_size"] * sum(shares) / len(shares)
 
 
 def settle_batch(values: dict, processes: int, *, keep_micro_batch: bool) -> None:

@@ -42,7 +42,7 @@ def test_the_yaml_decides_and_the_shell_overrules(workbook):
 
 def test_relative_folders_count_from_the_workbooks_top(workbook):
     values = {**declared_values(NOTEBOOKS / "04_pretrain.ipynb"), "shards": str(workbook / "shards")}
-    job = task.job_from_parameters({**values, "vocabulary": "mine.parquet", "download_to": "tars"}, 1)
+    job, _ = task.job_from_parameters({**values, "vocabulary": "mine.parquet", "download_to": "tars"}, 1)
     assert (job.download_to, job.vocabulary) == (str(workbook / "tars"), str(workbook / "mine.parquet"))
 
 
@@ -72,8 +72,8 @@ def test_errors_are_one_line(workbook, capsys, given, told):
 def test_workers_train_under_ray_and_more_than_there_are_cores_for_are_refused(workbook, ray_cluster):
     values = {**declared_values(NOTEBOOKS / "04_pretrain.ipynb"), "run": "ray", "shards": str(workbook / "shards")}
     values |= {"vocabulary": "mine.parquet", "image_size": 16, "batch_size": 8, "max_steps": 3, "precision": "fp32"}
-    model = task.pretrain(task.job_from_parameters(values, 2))
+    model = task.pretrain(task.job_from_parameters(values, 2)[0])
     assert model.config["recipe"]["micro_batch"] == 4
     assert list(task.read_log(workbook / "outputs/ray")["step"]) == [3]
     with pytest.raises(ValueError, match=r"workers=64, but Ray sees 2 CPU core.s.: set workers to 2"):
-        task.pretrain(task.job_from_parameters({**values, "run": "many", "batch_size": 64}, 64))
+        task.pretrain(task.job_from_parameters({**values, "run": "many", "batch_size": 64}, 64)[0])

@@ -1,9 +1,12 @@
 """Checkpoints: whole or not there, the right ones kept, a damaged one passed over."""
 
+import errno
+import resource
+
 import pytest
 import torch
 
-from catlip_lite.training.checkpoints import latest_facts, load_latest, save_checkpoint
+from catlip_lite.training.checkpoints import full_disk_told, latest_facts, load_latest, save_checkpoint
 
 
 def state(value=0.0):
@@ -72,3 +75,30 @@ def test_what_a_killed_save_left_is_no_checkpoint_and_is_swept(tmp_path):
     assert load_latest(tmp_path, state()) is None
     save_checkpoint(tmp_path, 4, state())
     assert names(tmp_path) == ["step_00000004"]
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond 10 kB."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_is_one_line_that_says_what_to_do_and_leaves_the_checkpoints_before(tmp_path, full_disk):
+    folder = tmp_path / "checkpoints"
+    save_checkpoint(folder, 1, state(1.0))
+    large = {"learner": {"weight": torch.zeros(100_000)}}
+    refused = pytest.raises(OSError, match=r"the disk of .* is full: .* MB are free, a checkpoint takes 400 kB; make room")
+    with refused as told, full_disk_told(tmp_path, "400 kB"):
+        save_checkpoint(folder, 2, large)
+    assert "\n" not in str(told.value)
+    assert names(folder) == ["step_00000001"]
+
+
+def test_a_log_that_cannot_be_written_is_told_alike_and_other_errors_stay(tmp_path):
+    with pytest.raises(OSError, match="make room or lower keep_last"), full_disk_told(tmp_path, "1 GB"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(ValueError, match="something else"), full_disk_told(tmp_path, "1 GB"):
+        raise ValueError("something else")

@@ -150,11 +150,17 @@ def test_a_folder_with_another_order_is_refused(corpus, tmp_path, shards, vocabu
         run(open_corpus(shards, vocabulary, lanes=2), tmp_path)
 
 
-def test_micro_batches_may_change_between_runs(corpus, tmp_path):
+def test_micro_batches_may_change_between_runs_and_that_is_told(corpus, tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         run(corpus, tmp_path, stop_at=5)
     run(corpus, tmp_path, micro_batch=2)
+    assert "micro_batch is 2 from here on, it was 8: the stem's batch norms" in capsys.readouterr().out
     assert [e["step"] for e in read_log(tmp_path)] == list(range(1, 13))
+
+
+def test_slow_steps_have_checkpoints_besides_those_asked_for(corpus, tmp_path):
+    run(corpus, tmp_path, max_steps=7, options={"checkpoint_every": 5, "also_every": 3, "keep_last": 9})
+    assert [int(p.name[-8:]) for p in sorted((tmp_path / "checkpoints").iterdir())] == [3, 5, 6, 7]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_tells_which_samples_led_there(corpus, tmp_path):

@@ -46,3 +46,13 @@ def test_random_seeds_differ_between_steps_and_micro_batches():
 def test_processes_that_cannot_share_evenly_are_refused():
     with pytest.raises(ValueError, match="3 processes cannot share 4 micro-batches"):
         StepPlan(RECIPE, 16, processes=3)
+
+
+def test_of_small_micro_batches_a_large_size_takes_more_so_that_a_step_has_as_many_pixels():
+    """At 320 pixels 1.47 images would fit in the place of three: 171 micro-batches of one would be a third too few."""
+    recipe = recipe_for("vit_b16", batch_size=513, micro_batch=3, max_steps=50)
+    plan = StepPlan(recipe, 16)
+    for step in range(50):
+        pixels = plan.images(step) * plan.scale(step).size ** 2
+        assert pixels == pytest.approx(513 * 224**2, rel=0.01)
+        assert len(plan.specs_of(step)) == plan.share(step)
