@@ -13,7 +13,6 @@ from torch.utils.data._utils.signal_handling import _remove_worker_pids
 
 from ..orphans import stop_with_parent
 
-
 RAISED_THERE = "in DataLoader worker process"  # what PyTorch adds to the message of an exception that a worker raised
 
 
