@@ -13,6 +13,8 @@ from torch.utils.data._utils.signal_handling import _remove_worker_pids
 
 from ..orphans import stop_with_parent
 
+RAISED_THERE = "in DataLoader worker process"  # what PyTorch adds to the message of an exception that a worker raised
+
 
 class WorkerDied(RuntimeError):
     """A process that reads and decodes was killed, or crashed."""
@@ -51,9 +53,9 @@ def by_processes(
                 result = [next(flow)]
             except StopIteration:
                 return
-            except Exception:
-                if watch is not None:
-                    watch.join(timeout=1.0)  # the pipe may break a moment before the process is gone
+            except Exception as error:
+                if watch is not None and RAISED_THERE not in str(error):
+                    watch.join(timeout=30.0)  # the pipe breaks before the process is gone: on a busy machine, seconds before
                 if not died:
                     raise
                 number, process = died[0]
