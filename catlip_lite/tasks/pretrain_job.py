@@ -77,6 +77,8 @@ class PretrainJob:
         if self.recipe.augmentation not in AUGMENTATIONS:
             raise ValueError(f"augmentation={self.recipe.augmentation!r} is unknown: choose one of {', '.join(AUGMENTATIONS)}")
         check_parallel(self.parallel)
+        if self.workers > 1 and self.recipe.optimiser == "muon" and self.spread_by == "fsdp":
+            raise ValueError("optimiser='muon' takes whole matrices, fsdp spreads them: choose parallel='ddp', or adamw")
         for name in ("workers", "checkpoint_every", "keep_last"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -85,6 +87,11 @@ class PretrainJob:
                 f"{self.workers} workers cannot share {self.recipe.micro_batches} micro-batch(es) a step evenly: choose "
                 "another micro_batch or batch_size"
             )
+
+    @property
+    def spread_by(self) -> str:
+        """How several processes share the model."""
+        return self.parallel or ("fsdp" if self.recipe.model in SHARDED_MODELS else "ddp")
 
     @property
     def pretrain_folder(self) -> Path:
@@ -166,7 +173,7 @@ def train_job(job: PretrainJob, corpus: Corpus | None = None) -> None:
         device=device,
         precision=job.precision,
         compile=job.compile,
-        parallel=job.parallel or ("fsdp" if recipe.model in SHARDED_MODELS else "ddp"),
+        parallel=job.spread_by,
         checkpoint_every=job.checkpoint_every,
         keep_last=job.keep_last,
         keep_every=job.keep_every,

@@ -24,7 +24,7 @@ from ..models.precision import choose_precision, prefer_plain_attention
 from .checkpoints import full_disk_told, load_latest, save_checkpoint
 from .distribution import distribute, gradients_shared, is_main, rank, whole, world_size
 from .meter import Meter
-from .optimiser import Ema, create_adamw
+from .optimiser import Ema, create_optimisers
 from .plan import shown, storage
 from .prefetch import on_device
 from .range_augment import RangeAugment, target_mse
@@ -109,7 +109,7 @@ class Training:
     learner: Learner
     spread: nn.Module
     stepped: Callable
-    optimiser: torch.optim.Optimizer
+    optimisers: list[torch.optim.Optimizer]
     ema: Ema
     dtype: torch.dtype
 
@@ -117,7 +117,7 @@ class Training:
         """Everything to save, as nested dicts of the very tensors that training uses."""
         from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
-        moments = get_optimizer_state_dict(self.learner, self.optimiser)["state"]
+        moments = get_optimizer_state_dict(self.learner, self.optimisers)["state"]
         return {"learner": self.learner.state_dict(), "optimiser": moments, "ema": self.ema.state}
 
     def resume(self, folder: Path) -> dict | None:
@@ -126,10 +126,10 @@ class Training:
 
         if not any(folder.glob("step_*")):
             return None
-        optimiser = get_optimizer_state_dict(self.learner, self.optimiser)
+        optimiser = get_optimizer_state_dict(self.learner, self.optimisers)
         state = {**self.state(), "optimiser": optimiser["state"]}
         facts = load_latest(folder, state)
-        set_optimizer_state_dict(self.learner, self.optimiser, optimiser)
+        set_optimizer_state_dict(self.learner, self.optimisers, optimiser)
         return facts
 
 
@@ -163,10 +163,11 @@ def train_step(
         losses.append(loss.detach())
         tell(i + 1)
     norm = nn.utils.clip_grad_norm_(training.learner.parameters(), clip)
-    for group in training.optimiser.param_groups:
-        group["lr"] = lr * group.get("lr_scale", 1.0)
-    training.optimiser.step()
-    training.optimiser.zero_grad(set_to_none=True)
+    for optimiser in training.optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
     return torch.stack(losses).sum(), whole(norm)
 
 
@@ -275,13 +276,12 @@ def start_training(
     learner, dtype = create_learner(network, loss, recipe, options, normalise)
     network.set_grad_checkpointing(options.activation_checkpointing)
     spread = distribute(learner, network.blocks, options.parallel, options.device)
-    optimiser = create_adamw(
-        learner, recipe.weight_decay, decay_embeddings=recipe.decay_embeddings, layer_decay=recipe.layer_decay
-    )
+    of_groups = {"decay_embeddings": recipe.decay_embeddings, "layer_decay": recipe.layer_decay}
+    optimisers = create_optimisers(learner, recipe.weight_decay, recipe.optimiser, dtype=dtype, **of_groups)
     ema = Ema(network, recipe.ema_momentum)
     use_compile = options.device.type == "cuda" if options.compile is None else options.compile
     stepped = compile_learner(spread, learner, options.parallel) if use_compile else spread
-    return Training(learner, spread, stepped, optimiser, ema, dtype)
+    return Training(learner, spread, stepped, optimisers, ema, dtype)
 
 
 def compile_learner(spread: nn.Module, learner: Learner, parallel: str) -> Callable:

@@ -29,7 +29,7 @@ SPARE = 0.1  # of the memory that is free: fragments of the allocator, buffers o
 # Without activation checkpointing a step is a quarter faster; with it, more images fit. It is used only if less than so many
 # would fit without: a GPU needs them to be busy, two cores are busy with a handful.
 ENOUGH = {"cuda": 32, "cpu": 8}
-MOST_ON_CPU, FLOPS_ON_CPU = 64, 5e12  # images and FLOPs of a micro-batch: more is no faster, and minutes pass without a word
+MOST_ON_CPU, FLOPS_ON_CPU = 128, 5e12  # images and FLOPs of a micro-batch: more is no faster, and minutes pass without a word
 AT_WORK = 3  # times what a block keeps: gradients and temporaries, up to 2.6 measured (ViT-B/16, 128 px, fp32)
 IMAGE_COPIES = 9  # bytes a pixel and colour outside of the network: as it came, as float32, augmented
 TIMED_SECONDS = 5.0  # of the trial on a CPU, where it need not be of a whole micro-batch

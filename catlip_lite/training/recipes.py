@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from ..models.vit import MODELS
 from .losses import LOSSES
 from .multi_scale import MULTI_SCALE, scales
-from .optimiser import learning_rate
+from .optimiser import OPTIMISERS, learning_rate
 
 # Table 6 of the paper (DataComp): learning rates and batch over all GPUs; 200,000 steps, 10,000 of them warm-up.
 PAPER = {
@@ -26,8 +26,9 @@ FEWEST_STEPS = 8  # an epoch: no step takes more than an eighth of the corpus
 
 # The demo's model, for two CPU cores; max_steps is the smoke run's minute, params/demo.yaml trains on.
 DEMO = {
-    "image_size": 32, "batch_size": 64, "max_steps": 300, "warmup_steps": 50, "weight_decay": 0.1, "lr": 1e-3,
-    "ema_momentum": 2e-3, "augmentation": "drawings", "range_augment": False, "multi_scale": "none", "head_bias": "prior",
+    "image_size": 32, "batch_size": 128, "max_steps": 150, "warmup_steps": 50, "weight_decay": 0.1, "lr": 3e-3,
+    "optimiser": "muon", "ema_momentum": 2e-3, "augmentation": "drawings", "range_augment": False, "multi_scale": "none",
+    "head_bias": "prior",
 }  # fmt: skip
 
 HEAD_BIASES = ("zero", "prior")
@@ -43,10 +44,11 @@ class Recipe:
     batch_size: images a step, over all processes; at other sizes of a multi-scale run as many as have the same pixels.
     micro_batch: images that pass through the network at a time (gradients are accumulated; BatchNorm averages over these).
     lr, min_lr: peak and last learning rate. clip: largest gradient norm. max_steps: optimiser steps. loss: see
-    `create_loss`. head_bias: start of the head's bias, "zero" or "prior": each class at its `prior_logits`, which takes the
-    initial loss (bce) from V * ln 2 to the labels' entropy. range_augment: learn the strength of brightness, contrast and
-    noise. multi_scale: see `scales`. patch_drop: share of patch tokens left out of every image, until the last `unmasked_tail`
-    share of the steps, which see whole images. decay_embeddings: see `create_adamw`. shuffle_shards: see `OrderRule`.
+    `create_loss`. optimiser: see `create_optimisers`. head_bias: start of the head's bias, "zero" or "prior": each class at
+    its `prior_logits`, which takes the initial loss (bce) from V * ln 2 to the labels' entropy. range_augment: learn the
+    strength of brightness, contrast and noise. multi_scale: see `scales`. patch_drop: share of patch tokens left out of every
+    image, until the last `unmasked_tail` share of the steps, which see whole images. decay_embeddings: see `create_adamw`.
+    shuffle_shards: see `OrderRule`.
     """
 
     model: str
@@ -64,6 +66,7 @@ class Recipe:
     multi_scale: str
     head_bias: str
     loss: str = "bce"
+    optimiser: str = "adamw"
     stem: str | None = None
     pooling: str | None = None
     patch_drop: float = 0.0
@@ -184,7 +187,12 @@ def _check(values: dict, processes: int) -> None:
             f"batch_size={values['batch_size']} and micro_batch={values.get('micro_batch')} must leave every one of "
             f"{processes} process(es) an image a step"
         )
-    for name, known in (("loss", LOSSES), ("multi_scale", MULTI_SCALE), ("head_bias", HEAD_BIASES)):
+    for name, known in (
+        ("loss", LOSSES),
+        ("optimiser", OPTIMISERS),
+        ("multi_scale", MULTI_SCALE),
+        ("head_bias", HEAD_BIASES),
+    ):
         if name in values and values[name] not in known:
             raise ValueError(f"{name}={values[name]!r} is unknown: choose one of {', '.join(known)}")
     if not 0 <= values.get("patch_drop", 0.0) < 1:

@@ -114,7 +114,7 @@ def test_each_group_learns_at_its_own_rate():
     network = torch.nn.Linear(1, 1)
     groups = [{"params": [network.weight], "lr_scale": 0.5}, {"params": [network.bias]}]
     optimiser = torch.optim.AdamW(groups, lr=0.0)
-    training = Training(network, network, lambda *_: network(torch.ones(1, 1)).sum(), optimiser, None, torch.float32)
+    training = Training(network, network, lambda *_: network(torch.ones(1, 1)).sum(), [optimiser], None, torch.float32)
     none = torch.zeros(0, dtype=torch.int64)
     train_step(training, [Batch(torch.zeros(1), none, none, torch.ones(1), [], [])], [0], torch.zeros(()), 0.1, 1.0)
     assert [group["lr"] for group in optimiser.param_groups] == [0.05, 0.1]
