@@ -234,6 +234,7 @@ class _Trial:
             tried, size = images[self.largest], self.largest
         else:
             beside = None
+            self.seconds(1, self.smallest)  # the first is slow
             tried, size = int(TIMED_SECONDS / self.seconds(1, self.smallest)), self.smallest
             tried = max(1, min(tried, images[size]))
         self.speed = tried * training_flops(self.network, size) / self.seconds(tried, size)
