@@ -15,8 +15,8 @@ def choose_device(device: str | None = None) -> torch.device:
 def choose_precision(device: torch.device, precision: str = "auto") -> torch.dtype:
     """The dtype in which the model computes: bf16 where the device has it ("auto", "bf16"), else fp32 ("fp32").
 
-    On CPUs "auto" takes bf16 where there are instructions for it: AMX tiles (Intel from Sapphire Rapids) take a third off a
-    step of the demo, AVX-512's bf16 (AMD from Zen 4) 40 %. Raises ValueError for another name.
+    On CPUs "auto" takes bf16 where there are instructions for it, AMX tiles (Intel from Sapphire Rapids) or AVX-512's (AMD from
+    Zen 4): either takes a third off a step of the demo. Raises ValueError for another name.
     """
     if precision not in ("auto", "bf16", "fp32"):
         raise ValueError(f"precision={precision!r} is unknown: choose auto, bf16 or fp32")
