@@ -15,6 +15,7 @@ from contextlib import ExitStack
 import pandas as pd
 
 from .. import THREADS_WAIT
+from .render.execution import describe_machine
 
 STEPS, BATCH, CLASSES = 60, 64, 1552
 COMPUTE = "while True: sum(range(10**6))"
@@ -22,8 +23,6 @@ TRAIN = f"""
 import statistics, time
 import catlip_lite
 import torch
-from catlip_lite.models.precision import choose_precision
-from catlip_lite.models.vit import MODELS
 from catlip_lite.tasks.bench_train import Arm, Bench, make_step
 cpu = torch.device("cpu")
 step, _ = make_step(Arm("", range_augment=False), Bench("vit_nano8", {CLASSES}, 32, {BATCH}, cpu, "auto", 1, 1))
@@ -56,8 +55,6 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     ways = {"as catlip_lite sets it": {}, "OpenMP's own": dict.fromkeys(THREADS_WAIT, "")}
     ways |= {f"GOMP_SPINCOUNT={n}": {"GOMP_SPINCOUNT": n} for n in (given.spin or "").split(",") if n}
-    from .render.execution import describe_machine
-
     print(describe_machine())
     rows = []
     for name, settings in ways.items():
