@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -81,8 +82,10 @@ def data(tmp_path_factory, make_png):
 
 @pytest.fixture(scope="module")
 def shell():
+    main = sys.modules["__main__"]
     yield InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
     InteractiveShell.clear_instance()
+    sys.modules["__main__"] = main  # which the shell has put itself in the place of, and processes are started from
 
 
 @pytest.fixture

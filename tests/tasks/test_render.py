@@ -198,7 +198,7 @@ def test_the_front_page_has_a_card_for_each_notebook_in_order(workbook):
 def test_a_notebook_depends_on_the_modules_it_imports_and_not_on_others(tmp_path):
     path = write_notebook(tmp_path / "01_x.ipynb", "X", "%matplotlib inline\nfrom catlip_lite.tasks import run_folder")
     used = [p.relative_to(PACKAGE_FOLDER).as_posix() for p in modules_used(path)]
-    assert used == ["__init__.py", "artefacts.py", "tasks/__init__.py", "tasks/run_folder.py"]
+    assert used == ["__init__.py", "artefacts.py", "orphans.py", "tasks/__init__.py", "tasks/run_folder.py"]
 
 
 def test_a_widget_is_frozen_to_what_it_showed():
