@@ -24,10 +24,12 @@ from ..models import PretrainedModel, fit_scale, load, transfer_head
 from ..models.classifier import Classifier, classifier_config, classifier_network, load_classifier, save_classifier
 from ..models.heads import Head, random_head
 from ..models.precision import choose_device
+from ..training.checkpoints import full_disk_told
 from ..training.distribution import SHARDED_MODELS, check_parallel, is_main, told_by_main, wait_for_all, world_size
 from ..training.finetune_recipes import FinetuneRecipe, finetune_recipe_for
 from ..training.loop import RunOptions, train
 from ..training.losses import create_loss
+from ..training.plan import shown, storage
 from .features import model_fingerprint
 from .pretrain_job import TrainingReporter, claim_for_all
 from .progress import progress
@@ -214,7 +216,8 @@ def finetune_in(
                 print(f"{folder} holds this very run, finished: nothing to train", flush=True)
             classifier = load_classifier(folder, options.get("device"), options.get("precision", "auto"))
         else:
-            classifier = finetune(model, head, images, recipe, folder, **options)
+            with full_disk_told(folder, shown(storage(model.network).checkpoint, "B")):
+                classifier = finetune(model, head, images, recipe, folder, **options)
     return classifier, pd.read_json(folder / "log.jsonl", lines=True)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,10 @@ from ..artefacts import atomic_path
 from ..data.batches import Batch
 from ..data.image_batches import ImageBatches
 from ..models.precision import choose_precision, prefer_plain_attention
-from .checkpoints import full_disk_told, load_latest, save_checkpoint
+from .checkpoints import load_latest, save_checkpoint
 from .distribution import distribute, gradients_shared, is_main, rank, whole, world_size
 from .meter import Meter
 from .optimiser import Ema, create_optimisers
-from .plan import shown, storage
 from .prefetch import on_device
 from .range_augment import RangeAugment, target_mse
 from .recipes import Recipe
@@ -191,14 +190,11 @@ def train(
     `batches`, `identity` and length. normalise: see `Learner`.
     Returns the averaged weights, a state dict of the network on the CPU; the network has the last ones.
     Raises FloatingPointError when a loss or gradient is not finite: the step and the names of its samples are in
-    `folder/not_finite_rank<r>.json`, and every checkpoint is from before it; OSError when the disk is full.
+    `folder/not_finite_rank<r>.json`, and every checkpoint is from before it.
     """
     if folder is None and options.checkpoint_every is not None:
         raise ValueError("without a folder there is no place for checkpoints: give one, or checkpoint_every=None")
-    with (
-        settings_kept(options.device),
-        full_disk_told(folder, shown(storage(network).checkpoint, "B")) if folder else nullcontext(),
-    ):
+    with settings_kept(options.device):
         training = start_training(network, loss, recipe, options, normalise)
         facts = training.resume(folder / "checkpoints") if options.checkpoint_every is not None else None
         place = _check_facts(facts, corpus, recipe, folder)

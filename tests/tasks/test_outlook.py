@@ -104,6 +104,8 @@ def test_checkpoints_that_do_not_fit_are_refused_with_the_figures(job, monkeypat
 
 def test_what_this_run_has_written_already_counts(job, monkeypatch):
     with_free(monkeypatch, 4.1)
+    with pytest.raises(OSError, match="4.1 GB are free"):
+        check_disk(job, VOCABULARY)
     (job.pretrain_folder / "checkpoints/step_00001000").mkdir(parents=True)
     (job.pretrain_folder / "checkpoints/step_00001000/data").write_bytes(bytes(40_000_000))
     check_disk(job, VOCABULARY)
