@@ -24,7 +24,7 @@ from .distribution import is_main, told_by_main, wait_for_all, world_size
 logger = logging.getLogger(__name__)
 
 FACTS = "checkpoint.json"
-FULL = ("inline_container", "No space left", "os error 28", "quota")  # how PyTorch, Python and safetensors say so
+FULL = ("inline_container", "No space left", "os error 28", "quota exceeded")  # how PyTorch, Python and safetensors say so
 
 
 def save_checkpoint(
