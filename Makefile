@@ -77,7 +77,7 @@ RENDERED += $$(OUT)/notebooks/$(1).ipynb
 
 $$(OUT)/notebooks/$(1).ipynb: notebooks/$(1).ipynb $$(OUT)/params/$(1).yaml $$(sort $$(filter $$(ARTEFACTS),$$(READS)) $$(wildcard $$(READS)))
 	@echo '── $(1)'
-	@$$(PYTHON) -m catlip_lite.tasks.render $$< --run '$$(RUN)' --params '$$(PARAMS)'
+	@$$(PYTHON) -m catlip_lite.workbook $$< --run '$$(RUN)' --params '$$(PARAMS)'
 
 $$(OUT)/$(2): $$(OUT)/notebooks/$(1).ipynb
 	@test -e $$@ || { rm -f $$<; $$(MAKE) --no-print-directory $$<; }
@@ -100,7 +100,7 @@ $(eval $(call notebook,10_multi_label,multi_label.parquet,pretrain/model.safeten
 
 # The parameters are checked each time, before anything runs; a notebook's share changes only if one of its own values does.
 run: | $(READY)
-	@chosen=$$($(PYTHON) -m catlip_lite.tasks.render.parameters $(TABLE) --run '$(RUN)' --params '$(PARAMS)' --only '$(ONLY)') \
+	@chosen=$$($(PYTHON) -m catlip_lite.workbook.parameters $(TABLE) --run '$(RUN)' --params '$(PARAMS)' --only '$(ONLY)') \
 	  && $(MAKE) --no-print-directory notebooks CHOSEN="$$chosen"
 
 notebooks: $(RENDERED) $(ARTEFACTS)
@@ -110,10 +110,10 @@ notebooks: $(RENDERED) $(ARTEFACTS)
 -include $(RENDERED:.ipynb=.d)
 
 html: | $(READY)
-	@$(PYTHON) -m catlip_lite.tasks.render --pages-only --run '$(RUN)'
+	@$(PYTHON) -m catlip_lite.workbook --pages-only --run '$(RUN)'
 
 publish: | $(READY)
-	@$(PYTHON) -m catlip_lite.tasks.render --publish --run '$(RUN)'
+	@$(PYTHON) -m catlip_lite.workbook --publish --run '$(RUN)'
 
 # ---------------------------------------------------------------- work on the project
 

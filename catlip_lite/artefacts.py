@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from .machine import describe_machine
+
 PROVENANCE_KEY = b"catlip_lite"
 PACKAGES = ("catlip-lite", "nltk", "numpy", "pandas", "timm", "torch")
 
@@ -25,7 +27,7 @@ def provenance(**facts) -> dict:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "packages": {name: installed[name] for name in PACKAGES if name in installed},
         "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": describe_machine(),
         "wordnet": "3.0",
         **facts,
     }

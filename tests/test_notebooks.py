@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from catlip_lite.tasks.render.parameters import parameters_by_notebook
+from catlip_lite.workbook.parameters import parameters_by_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

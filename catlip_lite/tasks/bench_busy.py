@@ -15,7 +15,7 @@ from contextlib import ExitStack
 import pandas as pd
 
 from .. import THREADS_WAIT
-from .render.execution import describe_machine
+from ..machine import describe_machine
 
 STEPS, BATCH, CLASSES = 60, 64, 1552
 COMPUTE = "while True: sum(range(10**6))"
@@ -23,7 +23,7 @@ TRAIN = f"""
 import statistics, time
 import catlip_lite
 import torch
-from catlip_lite.tasks.bench_train import Arm, Bench, make_step
+from .bench_train import Arm, Bench, make_step
 cpu = torch.device("cpu")
 step, _ = make_step(Arm("", range_augment=False), Bench("vit_nano8", {CLASSES}, 32, {BATCH}, cpu, "auto", 1, 1))
 seconds = []

@@ -40,11 +40,11 @@ from ..data.shard_table import STATS_SUFFIX, ShardTable, open_shards
 from ..data.synthetic_photos import synthetic_shards
 from ..labels import CaptionLabeler, Vocabulary, count_synsets
 from ..labels.vocabulary import CORENET_CLASSES
+from ..machine import describe_machine, usable_cores
 from ..models.flops import peak_of_name, training_flops
 from ..models.vit import MODELS
 from ..training.recipes import recipe_for
 from ..training.steps import StepPlan
-from .bench_labels import _processor
 
 MFU = 0.45  # of a well tuned training step
 GPU = "H100"
@@ -176,11 +176,6 @@ def _children_cpu_seconds() -> float:
 def worker_numbers(cores: int) -> list[int]:
     """0, 1, 2, 4, ... and the cores themselves."""
     return [0, *(2**i for i in range(cores.bit_length()) if 2**i < cores), cores]
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, which in a container may be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def bench_loader(table: ShardTable, labeler: CaptionLabeler, vocabulary: Vocabulary, options) -> list[Load]:
@@ -319,7 +314,7 @@ def _machine() -> str:
         except importlib.metadata.PackageNotFoundError:
             return f"no {package}"
 
-    return f"{_processor()}, {usable_cores()} cores; {', '.join(map(version, ('torch', 'simplejpeg', 'pillow')))}"
+    return f"{describe_machine()}; {', '.join(map(version, ('torch', 'simplejpeg', 'pillow')))}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,6 @@ import importlib.metadata
 import importlib.util
 import json
 import multiprocessing
-import platform
 import resource
 import sys
 import time
@@ -27,6 +26,7 @@ from ..labels.cleaning import as_text_column, clean_column
 from ..labels.reference import nltk_tagger, reference_label
 from ..labels.tagging import installed_taggers, perceptron_tagger
 from ..labels.tokenising import tokenize
+from ..machine import describe_machine
 
 WEB_SCALE = 1_280_000_000  # captions of DataComp-1.3B
 PASSES = 3  # over the corpus: the first meets words for the first time, the others show that memory does not grow
@@ -158,19 +158,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     present = [c for c in captions if c]
     spread = present[:: max(len(present) // options.straight, 1)][: options.straight]
-    print(f"{len(captions):,} captions ({options.captions or 'clip-benchmark'}), CPU seconds on {_processor()}")
+    print(f"{len(captions):,} captions ({options.captions or 'clip-benchmark'}), CPU seconds on {describe_machine()}")
     bench_labelers(captions, spread)
     check_identity(present[: options.tags], spread)
     if importlib.util.find_spec("torch") and importlib.util.find_spec("sklearn"):
         bench_loader(present[:10_000])
     return 0
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ import torch
 from safetensors.numpy import load_file
 
 from ..models.heads import Head, random_head
-from ..training.heads import HeadRecipe, train_head
-from ..training.linear_probe import Examples, Fit, logistic_probe, ridge_probe
-from ..training.neighbours import nearest, neighbour_scores
+from ..transfer.heads import HeadRecipe, train_head
+from ..transfer.linear_probe import Examples, Fit, logistic_probe, ridge_probe
+from ..transfer.neighbours import nearest, neighbour_scores
 from .scoring import top_k_hits
 
 SIGNAL = 256  # dimensions in which the classes differ

@@ -33,6 +33,7 @@ from torch.nn import functional as F
 from ..artefacts import provenance, write_table
 from ..data.batches import Batch
 from ..labels.vocabulary import CORENET_CLASSES
+from ..machine import describe_machine
 from ..models.flops import mfu, peak_flops, training_flops
 from ..models.precision import choose_device, choose_precision
 from ..models.vit import MODELS, create_vit
@@ -42,7 +43,6 @@ from ..training.losses import create_loss
 from ..training.multi_scale import Scale, scales
 from ..training.range_augment import target_mse
 from ..training.recipes import PAPER, PAPER_LR, PAPER_MICRO_BATCH, recipe_for
-from .render.execution import describe_machine
 
 LABELS = (1, 10)  # least labels of an image and one more than the most: five on average, and no two batches with as many
 CPU_BATCH = 8

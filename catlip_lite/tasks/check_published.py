@@ -28,10 +28,10 @@ from ..labels.borrowing import BORROWING, Borrowed, borrow
 from ..labels.mapping import class_positions, map_classes
 from ..models import PretrainedModel, load_corenet, transfer_head
 from ..models.classifier import Classifier
-from ..training.linear_probe import Examples, logistic_probe
+from ..progress import progress
+from ..transfer.linear_probe import Examples, logistic_probe
 from .features import Features, extract, split_validation
 from .multi_label_scoring import dense_targets, score_multi_label
-from .progress import progress
 from .scoring import top_k_hits
 
 FINETUNED = {1000: "imagenet-1k", 365: "places365", 80: "coco-80"}  # rows of the head -> what it was fine-tuned on

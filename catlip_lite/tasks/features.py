@@ -19,7 +19,7 @@ from ..artefacts import atomic_path
 from ..data.images import Evaluation
 from ..data.labelled import LabelledImages, batches_of_views
 from ..models import PretrainedModel, network_of
-from .progress import progress
+from ..progress import progress
 
 logger = logging.getLogger(__name__)
 

@@ -24,17 +24,17 @@ from ..models import PretrainedModel, fit_scale, load, transfer_head
 from ..models.classifier import Classifier, classifier_config, classifier_network, load_classifier, save_classifier
 from ..models.heads import Head, random_head
 from ..models.precision import choose_device
+from ..progress import progress
 from ..training.checkpoints import full_disk_told
 from ..training.distribution import SHARDED_MODELS, check_parallel, is_main, told_by_main, wait_for_all, world_size
 from ..training.finetune_recipes import FinetuneRecipe, finetune_recipe_for
 from ..training.loop import RunOptions, train
 from ..training.losses import create_loss
 from ..training.plan import shown, storage
+from ..workbook.run_folder import data_behind, open_run, own_or_demo, workbook_address, workbook_path
+from ..workbook.shell import run_from_shell
 from .features import model_fingerprint
 from .pretrain_job import TrainingReporter, claim_for_all
-from .progress import progress
-from .run_folder import data_behind, open_run, own_or_demo, workbook_address, workbook_path
-from .shell import run_from_shell
 from .transfer_init import map_labels
 
 __all__ = [  # what notebook 07 and others call

@@ -14,7 +14,7 @@ from ..models.classifier import Classifier
 from ..models.heads import Head
 from ..models.precision import choose_device
 from ..training.finetune_recipes import PAPER, PAPER_COCO, FinetuneRecipe, finetune_recipe_for
-from ..training.linear_probe import Examples, logistic_probe
+from ..transfer.linear_probe import Examples, logistic_probe
 from .features import extract, model_fingerprint
 from .finetune import RANDOM, TRANSFER, Downstream, evaluate
 from .scoring import Answers, answers_of, standard_error

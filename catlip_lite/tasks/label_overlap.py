@@ -19,7 +19,7 @@ from ..labels import LabelSet, Vocabulary, load_nouns
 from ..labels.labeler import LABELER_FACTS
 from ..labels.matching import UNREACHABLE, path_distances
 from ..labels.wordnet import LEXICOGRAPHER_FILES
-from .run_folder import workbook_address
+from ..workbook.run_folder import workbook_address
 from .synset_analysis import COUNTS_FILE
 from .vocab_pruning import VOCABULARY_FILE, read_counts, thresholds_to_try
 

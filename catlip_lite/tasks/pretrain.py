@@ -29,10 +29,10 @@ from ..models import PretrainedModel, load, transfer_head
 from ..models.vit import MODELS
 from ..training.distribution import is_main, told_by_main, world_size
 from ..training.recipes import Recipe, mean_batch, recipe_for
+from ..workbook.run_folder import is_demo, open_run, own_or_demo, workbook_path
+from ..workbook.shell import run_from_shell
 from .pretrain_job import PretrainJob, claim_folder, open_corpus, train_job
-from .run_folder import is_demo, open_run, own_or_demo, workbook_path
 from .scoring import top_k_hits
-from .shell import run_from_shell
 from .synset_analysis import read_corpus
 
 __all__ = [  # what notebook 04 calls

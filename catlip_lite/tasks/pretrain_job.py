@@ -19,6 +19,7 @@ from ..labels import CaptionLabeler, Vocabulary
 from ..models import create_vit, save_pretrained
 from ..models.heads import prior_logits
 from ..models.precision import choose_device
+from ..progress import LINE_EVERY_SECONDS, is_interactive, progress
 from ..training.checkpoints import full_disk_told, latest_facts
 from ..training.distribution import (
     SHARDED_MODELS,
@@ -32,11 +33,10 @@ from ..training.distribution import (
 from ..training.loop import RunOptions, train
 from ..training.losses import create_loss
 from ..training.memory import fit_to_device
+from ..training.ownership import claim
 from ..training.plan import shown, storage
 from ..training.recipes import Recipe
 from .outlook import check_disk, outlook, paced, run_seconds
-from .progress import LINE_EVERY_SECONDS, is_interactive, progress
-from .run_folder import claim
 
 OUTLOOK = "outlook.txt"  # in the run's pretrain/: what the run will take, as it was told
 OF_A_READER = 0.5e9  # bytes of a process that decodes

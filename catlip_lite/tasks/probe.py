@@ -20,13 +20,13 @@ from ..data.labelled import LabelledImages, load_labelled, named_addresses
 from ..models import PretrainedModel
 from ..models.calibration import fit_temperature
 from ..models.heads import Head, random_head
-from ..training.heads import HeadRecipe, train_heads
-from ..training.linear_probe import Examples, Fit
-from ..training.linear_probe import logistic_probe as fit_logistic
-from ..training.linear_probe import ridge_probe as fit_ridge
-from ..training.neighbours import nearest, neighbour_scores
+from ..progress import progress
+from ..transfer.heads import HeadRecipe, train_heads
+from ..transfer.linear_probe import Examples, Fit
+from ..transfer.linear_probe import logistic_probe as fit_logistic
+from ..transfer.linear_probe import ridge_probe as fit_ridge
+from ..transfer.neighbours import nearest, neighbour_scores
 from .features import Features, extract, join, pixel_features, split_validation, untrained
-from .progress import progress
 from .scoring import Answers, answers_of, standard_error, top_k_hits
 
 logger = logging.getLogger(__name__)

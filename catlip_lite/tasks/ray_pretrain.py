@@ -12,10 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..training.distribution import is_main, rank
+from ..training.ownership import WORKERS, hold
 from ..training.recipes import Recipe
 from ..training.run_log import LOG
 from .pretrain_job import OUTLOOK, PretrainJob, TrainingReporter, train_job
-from .run_folder import WORKERS, hold
 
 LOST = "loss_not_finite.txt"  # how the workers tell that starting them again would not help
 

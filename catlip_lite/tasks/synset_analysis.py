@@ -22,8 +22,8 @@ from ..labels.gold import KINDS, reachable_labels, read_gold, score_labeler
 from ..labels.labeler import MODES
 from ..labels.senses import SENSES
 from ..labels.tagging import installed_taggers
-from .progress import progress
-from .run_folder import workbook_address
+from ..progress import progress
+from ..workbook.run_folder import workbook_address
 
 COUNTS_FILE = "synset_counts.parquet"
 CHUNK = 4096  # captions labelled at a time

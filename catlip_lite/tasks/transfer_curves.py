@@ -15,11 +15,11 @@ import torch
 from ..data.labelled import LabelledImages, all_views
 from ..models import PretrainedModel
 from ..models.heads import Head, random_head
+from ..progress import progress
 from ..training.finetune_recipes import FinetuneRecipe, finetune_recipe_for
-from ..training.heads import HeadRecipe, train_heads
-from ..training.neighbours import nearest, neighbour_scores
+from ..transfer.heads import HeadRecipe, train_heads
+from ..transfer.neighbours import nearest, neighbour_scores
 from .finetune import finetune
-from .progress import progress
 from .scoring import top_k_hits
 from .transfer_init import Budget, Part, Task, draw
 

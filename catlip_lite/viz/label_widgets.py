@@ -18,8 +18,8 @@ from ..data.captions import read_samples_at
 from ..data.shards import Sample
 from ..labels import CaptionLabeler, load_nouns
 from ..labels.labeler import clean_caption
+from ..progress import is_interactive
 from ..tasks.label_overlap import STEPS, Overlap, similarity_name, synsets_near
-from ..tasks.progress import is_interactive
 from ..tasks.synset_analysis import SideBySide
 from .labels import labeler_colour
 

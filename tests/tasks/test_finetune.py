@@ -13,8 +13,8 @@ from catlip_lite.models.heads import Head, random_head
 from catlip_lite.models.pretrained import load
 from catlip_lite.tasks import finetune as task
 from catlip_lite.tasks import finetune_report as report
-from catlip_lite.tasks.render.parameters import declared_values
 from catlip_lite.tasks.scoring import answers_of
+from catlip_lite.workbook.parameters import declared_values
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "07_finetune.ipynb"
 SMALL = {"lr": 1e-3, "batch_size": 8, "max_steps": 6, "warmup_steps": 1}

@@ -9,8 +9,8 @@ import pytest
 import catlip_lite
 from catlip_lite.labels import CaptionLabeler, Vocabulary
 from catlip_lite.tasks import pretrain as task
-from catlip_lite.tasks.render.parameters import declared_values
 from catlip_lite.training.recipes import Recipe
+from catlip_lite.workbook.parameters import declared_values
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 

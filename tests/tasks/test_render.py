@@ -7,12 +7,12 @@ import re
 import nbformat
 import pytest
 
-from catlip_lite.tasks.render.__main__ import main
-from catlip_lite.tasks.render.imports import PACKAGE_FOLDER, modules_used
-from catlip_lite.tasks.render.index_page import duration, write_index
-from catlip_lite.tasks.render.notebook_page import freeze_widgets
-from catlip_lite.tasks.render.parameters import choose, parameters_by_notebook
-from catlip_lite.tasks.render.parameters import main as check_parameters
+from catlip_lite.workbook.__main__ import main
+from catlip_lite.workbook.imports import PACKAGE_FOLDER, modules_used
+from catlip_lite.workbook.index_page import duration, write_index
+from catlip_lite.workbook.notebook_page import freeze_widgets
+from catlip_lite.workbook.parameters import choose, parameters_by_notebook
+from catlip_lite.workbook.parameters import main as check_parameters
 
 FIGURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 FINDING = "from IPython.display import Markdown, display\ndisplay(Markdown(f'**{threshold}** is the threshold of {run}'))"
@@ -196,9 +196,9 @@ def test_the_front_page_has_a_card_for_each_notebook_in_order(workbook):
 
 
 def test_a_notebook_depends_on_the_modules_it_imports_and_not_on_others(tmp_path):
-    path = write_notebook(tmp_path / "01_x.ipynb", "X", "%matplotlib inline\nfrom catlip_lite.tasks import run_folder")
+    path = write_notebook(tmp_path / "01_x.ipynb", "X", "%matplotlib inline\nfrom catlip_lite.workbook import run_folder")
     used = [p.relative_to(PACKAGE_FOLDER).as_posix() for p in modules_used(path)]
-    assert used == ["__init__.py", "artefacts.py", "orphans.py", "tasks/__init__.py", "tasks/run_folder.py"]
+    assert used == ["__init__.py", "artefacts.py", "machine.py", "orphans.py", "workbook/__init__.py", "workbook/run_folder.py"]
 
 
 def test_a_widget_is_frozen_to_what_it_showed():

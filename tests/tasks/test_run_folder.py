@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from catlip_lite.tasks.run_folder import WORKERS, claim, open_run, own_or_demo, workbook_address, workbook_root
+from catlip_lite.training.ownership import WORKERS, claim
+from catlip_lite.workbook.run_folder import open_run, own_or_demo, workbook_address, workbook_root
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_a_selection_does_not_keep_a_folder_from_being_found(workbook):
 def in_another_process(folder, then: str, part: str = "") -> subprocess.Popen:
     """A process that holds a folder, once it says so."""
     told = (
-        f"from pathlib import Path; from catlip_lite.tasks.run_folder import hold; lock = hold(Path({str(folder)!r}), {part!r})"
+        f"import pathlib; from catlip_lite.training.ownership import hold; lock = hold(pathlib.Path({str(folder)!r}), {part!r})"
     )
     script = f"{told}; lock.__enter__(); print('held', flush=True); {then}"
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
@@ -105,7 +106,7 @@ def in_another_process(folder, then: str, part: str = "") -> subprocess.Popen:
 
 @pytest.mark.parametrize("part", ["", WORKERS])
 def test_a_folder_that_another_process_trains_in_is_neither_taken_nor_moved(begun, monkeypatch, part):
-    monkeypatch.setattr("catlip_lite.tasks.run_folder.PATIENCE", 0.0)
+    monkeypatch.setattr("catlip_lite.training.ownership.PATIENCE", 0.0)
     other = in_another_process(begun, "input()", part)
     told = f"finetune is being trained by process {other.pid} of {platform.node()}, since .*: wait for it, end it, or choose"
     with pytest.raises(BlockingIOError, match=told):
@@ -125,7 +126,7 @@ def test_the_folder_of_a_killed_process_is_free_and_a_process_forked_from_it_is_
 
 
 def test_a_folder_is_free_when_its_training_failed(begun, monkeypatch):
-    monkeypatch.setattr("catlip_lite.tasks.run_folder.PATIENCE", 0.0)
+    monkeypatch.setattr("catlip_lite.training.ownership.PATIENCE", 0.0)
     with pytest.raises(KeyboardInterrupt), claim(begun, {"recipe": 1, "corpus": "a"}):
         raise KeyboardInterrupt
     in_another_process(begun, "pass").communicate()
@@ -135,7 +136,7 @@ def test_where_files_cannot_be_locked_a_run_goes_on_with_a_warning(begun, monkey
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("catlip_lite.tasks.run_folder.fcntl.flock", no_locks)
+    monkeypatch.setattr("catlip_lite.training.ownership.fcntl.flock", no_locks)
     with claim(begun, {"recipe": 1, "corpus": "a"}) as finished:
         assert not finished
     assert "finetune cannot be locked (No locks available): take care that no other process trains in it" in caplog.text

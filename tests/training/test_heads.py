@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from catlip_lite.models.heads import random_head
-from catlip_lite.training import heads
-from catlip_lite.training.heads import HeadRecipe, train_head, train_heads
+from catlip_lite.transfer import heads
+from catlip_lite.transfer.heads import HeadRecipe, train_head, train_heads
 
 IMAGES, WIDTH, CLASSES = 50, 6, 5
 

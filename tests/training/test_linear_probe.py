@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from catlip_lite.training import linear_probe as probe
-from catlip_lite.training.linear_probe import Examples
+from catlip_lite.transfer import linear_probe as probe
+from catlip_lite.transfer.linear_probe import Examples
 
 CPU = torch.device("cpu")
 

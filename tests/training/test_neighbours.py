@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from catlip_lite.training import neighbours
-from catlip_lite.training.neighbours import nearest, neighbour_scores
+from catlip_lite.transfer import neighbours
+from catlip_lite.transfer.neighbours import nearest, neighbour_scores
 
 
 def made(images, seed):

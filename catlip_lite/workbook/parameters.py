@@ -17,8 +17,8 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from ...artefacts import atomic_path
-from ..run_folder import is_demo, open_run, workbook_path
+from ..artefacts import atomic_path
+from .run_folder import is_demo, open_run, workbook_path
 
 
 def notebook_paths(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
+PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 PACKAGE = PACKAGE_FOLDER.name
 
 

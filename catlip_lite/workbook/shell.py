@@ -12,7 +12,7 @@ import yaml
 
 from ..data.loader_processes import WorkerDied
 from ..training.distribution import process_group
-from .render.parameters import declared_values, notebook_paths, parameters_by_notebook, read_parameters, refuse_unknown
+from .parameters import declared_values, notebook_paths, parameters_by_notebook, read_parameters, refuse_unknown
 from .run_folder import workbook_path
 
 

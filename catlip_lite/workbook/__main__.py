@@ -1,4 +1,4 @@
-"""Execute one notebook of a run and render it: `python -m catlip_lite.tasks.render notebooks/01_x.ipynb --run demo`.
+"""Execute one notebook of a run and render it: `python -m catlip_lite.workbook notebooks/01_x.ipynb --run demo`.
 
 Reads a notebook and the run's YAML; gives outputs/<run>/notebooks/<name>.ipynb (executed), outputs/<run>/<name>.html and
 outputs/<run>/index.html. With `--pages-only` nothing is executed: the pages of what was executed earlier are written again.
@@ -15,12 +15,12 @@ from pathlib import Path
 
 import nbformat
 
-from ..run_folder import open_run, workbook_path, workbook_root
 from .execution import NotebookFailed, execute
 from .imports import write_rule
 from .index_page import key_picture, notebook_title, write_index
 from .notebook_page import withhold_artwork, write_notebook_page
 from .parameters import notebook_paths, parameters_by_notebook
+from .run_folder import open_run, workbook_path, workbook_root
 
 
 def render_notebook(notebook: Path, params: Path, run: str) -> Path:
@@ -85,7 +85,7 @@ def finished_notebooks(folder: Path) -> list[Path]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 1 after a one-line error, 130 after an interruption."""
-    parser = argparse.ArgumentParser(prog="python -m catlip_lite.tasks.render", description="Execute a notebook and render it.")
+    parser = argparse.ArgumentParser(prog="python -m catlip_lite.workbook", description="Execute a notebook and render it.")
     parser.add_argument("notebook", nargs="?", type=Path, help="the notebook to execute")
     parser.add_argument("--run", required=True, help="name of the run: outputs/<run>")
     parser.add_argument("--params", type=Path, help="YAML file of parameters (params/<run>.yaml if not given)")

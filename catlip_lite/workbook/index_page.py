@@ -17,7 +17,7 @@ from pathlib import Path
 import nbformat
 from nbconvert.filters import markdown2html
 
-from ...artefacts import atomic_path
+from ..artefacts import atomic_path
 from .parameters import notebook_paths
 
 THUMBNAIL_WIDTH = 840

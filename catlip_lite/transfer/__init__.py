@@ -1,0 +1,1 @@
+"""Transfer (paper section 4): from a pre-trained model and labelled images to a classifier."""

@@ -1,0 +1,86 @@
+"""Where a run reads and writes: `outputs/<run>/`, and relative paths counted from the workbook's top folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ..artefacts import atomic_path
+from ..orphans import stop_with_launcher
+
+
+def workbook_root() -> Path:
+    """The folder that holds notebooks/ and params/: the working directory or the nearest above it; else that directory."""
+    here = Path.cwd()
+    return next((p for p in (here, *here.parents) if (p / "notebooks").is_dir() and (p / "params").is_dir()), here)
+
+
+def workbook_path(path: str | os.PathLike) -> Path:
+    """A path from a parameter: absolute as it is, relative counted from the workbook's top folder."""
+    return workbook_root() / Path(path).expanduser()
+
+
+def workbook_address(address):
+    """A data address from a parameter: demo/…, URLs and names of label sets stay, local paths are counted from the top."""
+    if isinstance(address, (list, tuple)):
+        return [workbook_address(part) for part in address]
+    path = workbook_path(address)
+    plain, _, selection = address.partition("#")  # data/shards#split=test
+    exists = path.exists() or (selection and workbook_path(plain).exists())
+    if address.startswith("demo/") or "://" in address or not ("/" in plain or "." in plain or exists):
+        return address
+    return str(path)
+
+
+def is_demo(address) -> bool:
+    """Whether an address, or each of several, is the demo's: demo/<split>."""
+    return all(str(part).startswith("demo/") for part in ([address] if isinstance(address, (str, Path)) else address))
+
+
+def own_or_demo(name: str, named, demo, beside: Iterable, *, optional: bool = False):
+    """What the parameter `name` names (see `workbook_address`); at None `demo`, but beside the demo's own data alone.
+
+    beside: addresses of the data that the run rests on already, its captions and shards. Raises ValueError where nothing is
+    named and the demo's would not go with these, or nothing was meant (an empty list); if it is optional, gives [].
+    """
+    if named:
+        return workbook_address(named)
+    others = [str(address) for address in beside if not is_demo(address)]
+    if named is None and not others:
+        return demo
+    if optional:
+        return []
+    why = f", and the demo's go with the demo's data alone, not with {others[0]}" if others else ""
+    raise ValueError(f"`{name}` names no images{why}: give an address of your own, or a list of them")
+
+
+def data_behind(model, parameters: Mapping) -> list:
+    """Addresses of the captions and shards that a pre-trained model learnt from, by its folder, and of those named.
+
+    parameters: a notebook's names; papermill puts captions and shards of a YAML there, whether the notebook takes them or not.
+    """
+    captions = model.vocabulary.card.get("captions", "a model of unknown captions")
+    named = [parameters[name] for name in ("captions", "shards") if parameters.get(name)]
+    return [captions, model.config.get("shards", captions), *named]
+
+
+def open_run(run: str) -> Path:
+    """The folder `outputs/<run>`, made if need be and tried for writing. Raises ValueError or PermissionError with advice.
+
+    A notebook that opens it runs no longer than whoever executes the notebook.
+    """
+    stop_with_launcher()
+    if not run or Path(run).name != run or run in (".", "..", "published"):
+        raise ValueError(f"run={run!r} must be a plain folder name: it becomes outputs/{run}")
+    folder = workbook_path("outputs") / run
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / ".writable"):
+            pass
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise PermissionError(
+            f"cannot write to {folder} ({error.strerror}): choose another `run` or make it writable"
+        ) from error
+    return folder
