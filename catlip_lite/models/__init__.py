@@ -3,26 +3,29 @@
 from .corenet import corenet_state_dict, load_corenet
 from .export import export_program, export_timm
 from .flops import forward_flops, mfu, peak_flops, training_flops
+from .heads import Head, fit_scale, fit_temperature, random_head, transfer_head, zero_shot_head
 from .pretrained import PretrainedModel, load, network_of, save_pretrained
-from .transfer import fit_scale, transfer_head, zero_shot_scores
 from .vit import MODELS, create_vit
 
 __all__ = [
     "MODELS",
+    "Head",
     "PretrainedModel",
     "corenet_state_dict",
     "create_vit",
     "export_program",
     "export_timm",
     "fit_scale",
+    "fit_temperature",
     "forward_flops",
     "load",
     "load_corenet",
     "mfu",
     "network_of",
     "peak_flops",
+    "random_head",
     "save_pretrained",
     "training_flops",
     "transfer_head",
-    "zero_shot_scores",
+    "zero_shot_head",
 ]

@@ -1,7 +1,4 @@
-"""The published CatLIP weights as this project's ViT: the reference's state dict -> `create_vit`'s, and back.
-
-`load_corenet("vit_base.pt")` gives an nn.Module; with the published vocabulary `save_pretrained` makes it a folder for `load`.
-"""
+"""The published CatLIP weights as this project's ViT: the reference's state dict -> `create_vit`'s, and back."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from .vit import VitShape, build_vit
+from .vit import VitShape, build_vit, refuse_size, refuse_unknown
 
 HEAD_WIDTH = 64  # channels of an attention head: the same in B, L and H, so the width tells the number of heads
 DROPPED = "neural_augmentor."  # the six learnt ranges of RangeAugment, an augmentation of training
@@ -74,26 +71,22 @@ def load_corenet(
     Width, depth, heads (64 channels each) and classes are read from its shapes. Without a CLS token, as in dense tasks, the
     head sees the mean of the patch tokens. The learnt ranges of RangeAugment are dropped.
 
-    positions: how they become those of image_size where the file holds others (the reference always stores 224's). "2d":
-    over the grid, as the network does by itself for any other size. "reference": as the reference does, which takes the
-    [N, D] matrix for an image and so interpolates along the raster sequence, row after row; published weights were trained
-    so at every size but 224. They are stored for image_size: the network still takes other sizes, but then in two dimensions.
+    positions: how they become those of image_size where the file holds others (the reference always stores 224's). "2d": over
+    the grid, as the network does by itself for any other size. "reference": as there, where the [N, D] matrix is taken for an
+    image, so along the raster sequence; published weights were trained so at every size but 224.
 
     Raises FileNotFoundError, or ValueError for what is no such state dict (missing and unexpected names are listed), for a
     size that the patch, 16, does not divide, and for another value of `positions`.
     """
-    if positions not in RESAMPLINGS:
-        raise ValueError(f"positions={positions!r} is unknown: choose one of {', '.join(RESAMPLINGS)}")
-    patch = VitShape.patch
-    if image_size < patch or image_size % patch:
-        raise ValueError(f"image_size={image_size} is no multiple of the patch, {patch}: choose {_near(image_size, patch)}")
+    refuse_unknown("positions", positions, RESAMPLINGS)
+    refuse_size(image_size, VitShape.patch)
     state = _read(state_dict_or_path)
     shape = shape_of_corenet(state)
     with torch.device("meta"):  # no time for weights that are overwritten
         model = build_vit(shape, num_classes=len(state["classifier.weight"]), image_size=image_size)
     _check_shapes(state, shape, model.state_dict())
     ours = {own: state[name] for name, own in names(shape.depth, shape.pooling == "token").items()}
-    ours["pos_embed"] = RESAMPLINGS[positions](_positions(state, shape.width), image_size // patch)
+    ours["pos_embed"] = RESAMPLINGS[positions](_positions(state, shape.width), image_size // VitShape.patch)
     model.to_empty(device="cpu").load_state_dict(ours)
     return model.eval()
 
@@ -101,23 +94,20 @@ def load_corenet(
 def shape_of_corenet(state: Mapping[str, torch.Tensor]) -> VitShape:
     """Which ViT a state dict of the reference holds; equal to `MODELS["vit_b16"]`, `["vit_l16"]`, `["vit_h16"]` for theirs.
 
-    Raises ValueError, with their names, if tensors are missing or unexpected, or if the width is no multiple of 64; it says
-    so if they are a segmentation or detection model's.
+    Raises ValueError for missing or unexpected tensors, a dense task's model, or a width that is no multiple of 64.
     """
     dense = [name for name in state if name.startswith(tuple(DENSE))]
     if dense and "classifier.weight" not in state:
         task = next(task for prefix, task in DENSE.items() if dense[0].startswith(prefix))
-        raise ValueError(
-            f"this is the state dict of a {task} model ({dense[0]}, …), which has no classifier: pass the pre-trained "
-            "model's or an image classifier's"
-        )
-    blocks = [int(found[1]) for name in state if (found := re.match(r"transformer\.(\d+)\.", name))]
-    depth = max(blocks, default=0) + 1
+        told = f"this is the state dict of a {task} model ({dense[0]}, …), which has no classifier"
+        raise ValueError(f"{told}: pass the pre-trained model's or an image classifier's")
+    depth = _depth("transformer", state)
     expected = names(depth, "cls_token" in state)
-    missing = [name for name in expected if name not in state]
-    unexpected = [name for name in state if name not in expected and not name.startswith(DROPPED)]
-    if missing or unexpected:
-        told = [f"{kind} {_listed(of)}" for kind, of in (("missing:", missing), ("unexpected:", unexpected)) if of]
+    strange = [name for name in state if name not in expected and not name.startswith(DROPPED)]
+    found = {"missing": [name for name in expected if name not in state], "unexpected": strange}
+    if any(found.values()):
+        more = {kind: f" and {len(of) - SHOWN:,} more" if len(of) > SHOWN else "" for kind, of in found.items()}
+        told = [f"{kind}: {', '.join(of[:SHOWN])}{more[kind]}" for kind, of in found.items() if of]
         raise ValueError(f"this is no state dict of a CatLIP classifier; {'; '.join(told)}")
     width = len(state["patch_emb.2.block.conv.weight"])
     if width % HEAD_WIDTH:
@@ -126,18 +116,18 @@ def shape_of_corenet(state: Mapping[str, torch.Tensor]) -> VitShape:
 
 
 def corenet_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The way back: weights of a ViT with the reference's stem, under the reference's names; tensors are shared, not copied.
-
-    Raises ValueError for another stem.
-    """
+    """The way back: weights of a ViT with the reference's stem, shared, under its names. Raises ValueError for another stem."""
     state = model.state_dict()
-    blocks = [int(found[1]) for name in state if (found := re.match(r"blocks\.(\d+)\.", name))]
-    known = names(max(blocks, default=0) + 1, "cls_token" in state)
+    known = names(_depth("blocks", state), "cls_token" in state)
     if set(known.values()) != set(state) or state["patch_embed.conv1.weight"].shape[2:] != (4, 4):
         raise ValueError("the reference has no names for this network's tensors: create it with stem='reference'")
     found = {name: state[own] for name, own in known.items()}
     found[POSITIONS] = found[POSITIONS].unsqueeze(0)
     return found
+
+
+def _depth(blocks: str, state: Mapping[str, torch.Tensor]) -> int:
+    return 1 + max((int(found[1]) for name in state if (found := re.match(rf"{blocks}\.(\d+)\.", name))), default=0)
 
 
 # ---------------------------------------------------------------- positions
@@ -148,22 +138,18 @@ def _positions_2d(rows: torch.Tensor, side: int) -> torch.Tensor:
     return resample_abs_pos_embed(rows, (side, side), (old, old), num_prefix_tokens=0)  # as the network at other sizes
 
 
-def _positions_reference(rows: torch.Tensor, side: int) -> torch.Tensor:
-    if rows.shape[1] == side * side:
-        return rows
-    size = (side * side, rows.shape[2])
-    return nn.functional.interpolate(rows[None], size, mode="bilinear", align_corners=False)[0]
+def _positions_reference(rows: torch.Tensor, side: int) -> torch.Tensor:  # the same numbers where the size is
+    return nn.functional.interpolate(rows[None], (side * side, rows.shape[2]), mode="bilinear", align_corners=False)[0]
 
 
 RESAMPLINGS = {"2d": _positions_2d, "reference": _positions_reference}  # [1, N, D] -> [1, side * side, D]
 
 
 def _positions(state: Mapping[str, torch.Tensor], width: int) -> torch.Tensor:
-    stored = state[POSITIONS]
-    shape = tuple(stored.shape)
+    shape = tuple(state[POSITIONS].shape)
     if len(shape) != 4 or shape[:2] != (1, 1) or shape[3] != width or math.isqrt(shape[2]) ** 2 != shape[2]:
         raise ValueError(f"{POSITIONS} has shape {shape}: expected (1, 1, N, {width}), N the tokens of a square grid")
-    return stored[0].float()
+    return state[POSITIONS][0].float()
 
 
 # ---------------------------------------------------------------- files and errors
@@ -172,15 +158,12 @@ def _positions(state: Mapping[str, torch.Tensor], width: int) -> torch.Tensor:
 def _read(state_dict_or_path: Mapping[str, torch.Tensor] | str | os.PathLike) -> Mapping[str, torch.Tensor]:
     state, told = state_dict_or_path, "what was given"
     if isinstance(state, (str, os.PathLike)):
-        path = Path(state)
-        told = str(path)
+        path, told = Path(state), str(state)
         if not path.is_file():
             raise FileNotFoundError(f"no checkpoint at {path}")
         try:
-            if path.suffix == ".safetensors":
-                state = load_file(path)
-            else:
-                state = torch.load(path, map_location="cpu", weights_only=True)
+            safe = path.suffix == ".safetensors"
+            state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as e:
             reason = re.split(r"\n|\. ", str(e).strip())[0]
             raise ValueError(f"{path} is no file of a state dict: {reason or type(e).__name__}") from e
@@ -188,9 +171,8 @@ def _read(state_dict_or_path: Mapping[str, torch.Tensor] | str | os.PathLike) ->
         raise ValueError(f"{told} is no state dict: it is a {type(state).__name__}")
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise ValueError(
-                f"{told} is no bare state dict: {name!r} is of type {type(value).__name__}: pass the dict of tensors itself"
-            )
+            told = f"{told} is no bare state dict: {name!r} is of type {type(value).__name__}"
+            raise ValueError(f"{told}: pass the dict of tensors itself")
     return state
 
 
@@ -199,13 +181,3 @@ def _check_shapes(state: Mapping[str, torch.Tensor], shape: VitShape, expected: 
         if name != POSITIONS and state[name].shape != expected[own].shape:
             found, wanted = tuple(state[name].shape), tuple(expected[own].shape)
             raise ValueError(f"{name} has shape {found}: a ViT of width {shape.width} has {wanted}")
-
-
-def _near(size: int, patch: int) -> str:
-    below = size // patch * patch
-    return f"{below} or {below + patch}" if below else str(patch)
-
-
-def _listed(found: list[str]) -> str:
-    more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
-    return ", ".join(found[:SHOWN]) + more

@@ -18,33 +18,24 @@ from ..artefacts import atomic_path
 from ..data.images import Evaluation
 from ..labels import Vocabulary
 from .pretrained import PretrainedModel, load, network_of
-from .vit import shape_of
+from .vit import shape_of, timm_arguments
 
-TIMM_NAMES = {  # width -> the registered model that is nearest; model_args set whatever differs
-    192: "vit_tiny_patch16_224",
-    384: "vit_small_patch16_224",
-    768: "vit_base_patch16_224",
-    1024: "vit_large_patch16_224",
-    1280: "vit_huge_patch14_224",
-}
+ModelLike = PretrainedModel | str | os.PathLike  # what `load` gives, or its folder
+SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}  # width -> timm's name for it
 
 
-def export_timm(model: PretrainedModel | str | os.PathLike, destination: str | os.PathLike) -> Path:
+def export_timm(model: ModelLike, destination: str | os.PathLike) -> Path:
     """Write a folder that timm loads without this package, and return its path; logits are the model's own.
 
-    model: what `load` gives, or its folder. The folder gets `model.safetensors`, and `config.json` with the architecture, the
-    evaluation transform (mean 0 and std 1, so pixels in 0..1, unless the model has others), the WNIDs as `label_names`, synset
-    names as `label_descriptions`:
+    The folder gets `model.safetensors`, and `config.json` with the architecture, the evaluation transform (mean 0 and std 1, so
+    pixels in 0..1, unless the model has others), the WNIDs as `label_names`, synset names as `label_descriptions`:
 
         network = timm.create_model("local-dir:<folder>", pretrained=True)      # timm >= 1.0.16; or hf-hub:, uploaded
         transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
 
-    Only stem="patches" has an equal in timm. Nearest to the reference's stem is its `vit_base_mci_224`, whose first
-    convolution is not padded: with B/16's weights it gives our logits for images moved by one pixel, `F.pad(images, (1, -1,
-    1, -1))`, and it exists in width 768 alone. So for the other stems there is `export_program`.
-
-    Raises ValueError, naming the way out, for another stem or a destination that holds a model of this package; what `load`
-    raises, for a folder.
+    Only stem="patches" has an equal in timm. Its `vit_base_mci_224` is nearest to the reference's stem, but does not pad the
+    first convolution: with B/16's weights it gives our logits for images moved by one pixel. So for the other stems there is
+    `export_program`. Raises ValueError for another stem or a destination that holds a model of this package.
     """
     destination = Path(destination)
     if (destination / "vocabulary.parquet").exists():
@@ -66,62 +57,41 @@ def timm_config(network: VisionTransformer, vocabulary: Vocabulary, config: Mapp
     """
     shape = shape_of(network)
     if shape.stem != "patches":
-        raise ValueError(
-            f"stem={shape.stem!r} has no equal in timm, only 'patches' has: use export_program (one file for plain PyTorch), "
-            "or pre-train with stem='patches'"
-        )
+        other = "use export_program (one file for plain PyTorch), or pre-train with stem='patches'"
+        raise ValueError(f"stem={shape.stem!r} has no equal in timm, only 'patches' has: {other}")
+    size, ends = SIZES.get(shape.width, "base"), {"first_conv": "patch_embed.proj", "classifier": "head"}
     return {
-        "architecture": TIMM_NAMES.get(shape.width, "vit_base_patch16_224"),
+        "architecture": f"vit_{size}_patch{14 if size == 'huge' else 16}_224",  # model_args say whatever differs
         "num_classes": len(vocabulary),
         "num_features": shape.width,
         "global_pool": shape.pooling,
-        "model_args": {
-            "img_size": config["image_size"],
-            "patch_size": shape.patch,
-            "embed_dim": shape.width,
-            "depth": shape.depth,
-            "num_heads": shape.heads,
-            "class_token": shape.pooling == "token",
-            "no_embed_class": True,
-            "global_pool": shape.pooling,
-            "fc_norm": False,
-            "dynamic_img_size": True,
-        },
-        "pretrained_cfg": {
-            **_transform(config),
-            "num_classes": len(vocabulary),
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
-        },
+        "model_args": timm_arguments(shape, config["image_size"]),
+        "pretrained_cfg": {**_transform(config), "num_classes": len(vocabulary), **ends},
         "label_names": vocabulary.wnids,
         "label_descriptions": dict(zip(vocabulary.wnids, vocabulary.names, strict=True)),
     }
 
 
-def export_program(model: PretrainedModel | str | os.PathLike, destination: str | os.PathLike) -> Path:
-    """Write the network as one file that PyTorch runs without this package and without timm; return its path.
+def export_program(model: ModelLike, destination: str | os.PathLike) -> Path:
+    """Write the network, of any stem and pooling, as one .pt2 file that PyTorch runs without this package; return its path.
 
-    model: what `load` gives, or its folder; any stem and pooling. destination: a path that ends in .pt2. The program takes
-    float32 [B, 3, S, S], S the model's image size, B free, and gives logits float32 [B, V], on the CPU. Beside it in the file
-    are the classes and the evaluation transform, whose mean and std (0 and 1: pixels in 0..1) are the caller's to take off:
+    The program takes float32 [B, 3, S, S], S the model's image size, B free, and gives logits float32 [B, V], on the CPU. With
+    it come the classes and the evaluation transform, whose mean and std (0 and 1: pixels in 0..1) are the caller's to take off:
 
         extra = {"classes.json": "", "transform.json": ""}
         network = torch.export.load("model.pt2", extra_files=extra).module()
         classes = json.loads(extra["classes.json"])         # [[WNID, name], ...], in the order of the logits
 
-    It is for inference: BatchNorm's statistics are fixed and sizes other than S are refused. Raises ValueError for another
-    ending; what `load` raises, for a folder.
+    It is for inference: BatchNorm's statistics are fixed, other sizes than S are refused. Raises ValueError for another ending.
     """
     destination = Path(destination)
     if destination.suffix != ".pt2":
         raise ValueError(f"{destination} must end in .pt2, PyTorch's ending for exported programs: choose another name")
     model = _loaded(model)
-    size = model.image_size
-    program = torch.export.export(
-        _on_cpu(model),
-        (torch.zeros(2, 3, size, size),),  # two, as a batch of one would be taken for a constant
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-    )
+    network = network_of(model.config, num_classes=len(model.vocabulary))  # anew: in bf16 on CPUs the model's attention is not
+    network.load_state_dict(_weights(model))  # that of its start
+    images = torch.zeros(2, 3, model.image_size, model.image_size)  # two, as a batch of one would be taken for a constant
+    program = torch.export.export(network.eval(), (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
     classes = list(zip(model.vocabulary.wnids, model.vocabulary.names, strict=True))
     extra = {"classes.json": json.dumps(classes), "transform.json": json.dumps(_transform(model.config))}
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +100,7 @@ def export_program(model: PretrainedModel | str | os.PathLike, destination: str 
     return destination
 
 
-def _loaded(model: PretrainedModel | str | os.PathLike) -> PretrainedModel:
+def _loaded(model: ModelLike) -> PretrainedModel:
     return model if isinstance(model, PretrainedModel) else load(model, device="cpu")
 
 
@@ -138,22 +108,9 @@ def _weights(model: PretrainedModel) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
 
 
-def _on_cpu(model: PretrainedModel) -> VisionTransformer:
-    """A copy with the attention of its start: on CPUs in bf16 the model's own may have been changed for speed."""
-    network = network_of(model.config, num_classes=len(model.vocabulary))
-    network.load_state_dict(_weights(model))
-    return network.eval()
-
-
 def _transform(config: Mapping) -> dict:
     """`Evaluation` and the network's input in timm's terms: the short side resized, the centre, then mean and std."""
     size = config["image_size"]
-    short_side = Evaluation(size, config.get("short_side")).resized_short_side
-    return {
-        "input_size": [3, size, size],
-        "mean": config.get("mean") or [0.0, 0.0, 0.0],
-        "std": config.get("std") or [1.0, 1.0, 1.0],
-        "interpolation": "bilinear",
-        "crop_mode": "center",
-        "crop_pct": size / (short_side + 1e-6),  # timm divides and rounds down, which must not lose a pixel
-    }
+    share = size / (Evaluation(size, config.get("short_side")).resized_short_side + 1e-6)  # timm divides and rounds down
+    pixels = {"mean": config.get("mean") or [0.0, 0.0, 0.0], "std": config.get("std") or [1.0, 1.0, 1.0]}
+    return {"input_size": [3, size, size], **pixels, "interpolation": "bilinear", "crop_mode": "center", "crop_pct": share}

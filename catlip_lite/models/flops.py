@@ -10,35 +10,28 @@ import re
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from .vit import MODELS, ConvStem, VitShape, shape_of
+from .vit import MODELS, ConvStem, VitShape, refuse_size, refuse_unknown, shape_of
 
+Model = str | VitShape | VisionTransformer  # a name of `MODELS`, a shape, or a network
 MLP_RATIO = 4  # hidden width of a block's MLP, in widths
 
 
-def forward_flops(
-    model: str | VitShape | VisionTransformer, image_size: int = 224, num_classes: int | None = None, keep_tokens: float = 1.0
-) -> int:
-    """FLOPs of one square image's forward pass, two for each multiply-add.
+def forward_flops(model: Model, image_size: int = 224, num_classes: int | None = None, keep_tokens: float = 1.0) -> int:
+    """FLOPs of one square image's forward pass, two for each multiply-add; agrees exactly with torch.utils.flop_counter.
 
-    Counted: the stem's convolutions, the blocks' projections and MLPs, attention's two matrix products (QK^T and AV), the
-    head. Not counted: biases, normalisations, activations, softmax, pooling, position embeddings; they are well below one
-    per cent and torch.utils.flop_counter, with which this agrees exactly, leaves them out too.
-
-    model: a name of `MODELS`, a shape, or a network. num_classes: rows of the head, 0 for none; None is allowed for a network
-    alone, which knows its own. keep_tokens: share of the patch tokens that enter the blocks, rounded down, at least one
-    token; the stem always computes all of them.
-
-    ViT-B/16 at 224 with 24,320 classes: 35.45 GFLOP with the reference's stem, 35.16 with plain patches.
-
+    Counted: the stem's convolutions, the blocks' projections and MLPs, attention's two products (QK^T and AV), the head; what
+    is left out (biases, norms, activations, softmax) is well below one per cent. num_classes: rows of the head, 0 for none; a
+    network knows its own. keep_tokens: share of the patch tokens that enter the blocks, rounded down, at least one; the stem
+    always computes all. ViT-B/16 at 224 with 24,320 classes: 35.45 GFLOP with the reference's stem, 35.16 with plain patches.
     Raises ValueError for an unknown name, a size that the patch does not divide, or a share outside (0, 1].
     """
-    shape = _shape(model)
+    if isinstance(model, str):
+        refuse_unknown("model", model, MODELS)
+    shape = MODELS[model] if isinstance(model, str) else model if isinstance(model, VitShape) else shape_of(model)
+    num_classes = getattr(model, "num_classes", None) if num_classes is None else num_classes
     if num_classes is None:
-        num_classes = getattr(model, "num_classes", None)
-        if num_classes is None:
-            raise ValueError("num_classes is missing: a shape has no head, pass the vocabulary's size (0: no head)")
-    if image_size < shape.patch or image_size % shape.patch:
-        raise ValueError(f"image_size={image_size} is no multiple of the patch, {shape.patch}")
+        raise ValueError("num_classes is missing: a shape has no head, pass the vocabulary's size (0: no head)")
+    refuse_size(image_size, shape.patch)
     if not 0 < keep_tokens <= 1:
         raise ValueError(f"keep_tokens={keep_tokens} is a share of the patch tokens: choose it above 0 and up to 1")
     patches = (image_size // shape.patch) ** 2
@@ -49,36 +42,20 @@ def forward_flops(
     return 2 * (_stem_multiply_adds(shape, image_size) + blocks + shape.width * num_classes)
 
 
-def training_flops(
-    model: str | VitShape | VisionTransformer, image_size: int = 224, num_classes: int | None = None, keep_tokens: float = 1.0
-) -> int:
+def training_flops(model: Model, image_size: int = 224, num_classes: int | None = None, keep_tokens: float = 1.0) -> int:
     """FLOPs of an image in training: three forward passes, as the backward pass has two products for each of the forward's.
 
-    The usual convention: what activation checkpointing computes again is not counted, so that the share of the peak is one
-    of useful work (MFU), not of all work (HFU). Optimiser, EMA and augmentation are left out, too.
-
-    ViT-B/16 at 224 with 24,320 classes: 106.4 GFLOP with the reference's stem. The 105.5 GFLOP often used for B/16 are those
-    of plain patches with the same head (105.49; 105.38 with 1000 classes).
+    The usual convention: what activation checkpointing computes again is not counted, so that the share of the peak is one of
+    useful work (MFU). ViT-B/16 at 224 with 24,320 classes: 106.4 GFLOP; the 105.5 often used are those of plain patches.
     """
     return 3 * forward_flops(model, image_size, num_classes, keep_tokens)
-
-
-def _shape(model: str | VitShape | VisionTransformer) -> VitShape:
-    if isinstance(model, VitShape):
-        return model
-    if not isinstance(model, str):
-        return shape_of(model)
-    if model not in MODELS:
-        raise ValueError(f"model={model!r} is unknown: choose one of {', '.join(MODELS)}")
-    return MODELS[model]
 
 
 def _stem_multiply_adds(shape: VitShape, image_size: int) -> int:
     """Of all convolutions from pixels to tokens: outputs times the weights that each one sees."""
     if shape.stem == "patches":
         return image_size**2 * 3 * shape.width
-    channels = ConvStem.channels(shape.stem, shape.width)
-    side, found = image_size, 0
+    side, found, channels = image_size, 0, ConvStem.channels(shape.stem, shape.width)
     for i, (kernel, stride, padding) in enumerate(ConvStem.LAYERS[shape.stem]):
         side = (side + 2 * padding - kernel) // stride + 1
         found += side**2 * kernel**2 * channels[i] * channels[i + 1]
@@ -91,68 +68,41 @@ def _stem_multiply_adds(shape: VitShape, image_size: int) -> int:
 # where the cores do not have the type. From the makers' data sheets, halved where these tell the rate with 2:4 sparsity; for
 # the RTX cards from the white papers of their architectures (GA102, Ada, RTX Blackwell).
 PEAK_TFLOPS: tuple[tuple[str, tuple[float | None, float | None, float | None]], ...] = (
-    (r"GB200\b", (2500, 2500, 1250)),
-    (r"B200\b", (2250, 2250, 1100)),
-    (r"H200 NVL", (835, 835, 417)),
-    (r"H100 NVL", (835, 835, 417)),
-    (r"H100 PCIe", (756, 756, 378)),
-    (r"(H100|H200|GH200)\b", (989, 989, 494)),  # SXM modules
-    (r"A100\b", (312, 312, 156)),
-    (r"A40\b", (149.7, 149.7, 74.8)),
-    (r"A30\b", (165, 165, 82)),
+    (r"GB200\b", (2500, 2500, 1250)), (r"B200\b", (2250, 2250, 1100)), (r"H200 NVL", (835, 835, 417)),
+    (r"H100 NVL", (835, 835, 417)), (r"H100 PCIe", (756, 756, 378)), (r"(H100|H200|GH200)\b", (989, 989, 494)),  # last: SXM
+    (r"A100\b", (312, 312, 156)), (r"A40\b", (149.7, 149.7, 74.8)), (r"A30\b", (165, 165, 82)),
     (r"A10\b", (125, 125, 62.5)),  # not the A10G, another card
-    (r"L40S\b", (362, 362, 183)),
-    (r"L40\b", (181, 181, 90.5)),
-    (r"L4\b", (121, 121, 60)),
-    (r"V100S", (None, 130, None)),
-    (r"V100-PCIE", (None, 112, None)),
-    (r"V100-SXM", (None, 125, None)),
-    (r"T4\b", (None, 65, None)),
+    (r"L40S\b", (362, 362, 183)), (r"L40\b", (181, 181, 90.5)), (r"L4\b", (121, 121, 60)),
+    (r"V100S", (None, 130, None)), (r"V100-PCIE", (None, 112, None)), (r"V100-SXM", (None, 125, None)),
+    (r"T4\b", (None, 65, None)), (r"RTX A6000$", (154.8, 154.8, 77.4)), (r"MI300X\b", (1307, 1307, 653)),
     (r"RTX 5090$", (209.5, 209.5, 104.8)),  # neither the laptops' 5090 nor the 5090 D
-    (r"RTX 4090$", (165.2, 165.2, 82.6)),
-    (r"RTX 3090$", (71, 71, 35.6)),
-    (r"RTX A6000$", (154.8, 154.8, 77.4)),
-    (r"MI300X\b", (1307, 1307, 653)),
-)
+    (r"RTX 4090$", (165.2, 165.2, 82.6)), (r"RTX 3090$", (71, 71, 35.6)),
+)  # fmt: skip
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def peak_flops(device: torch.device | str, dtype: torch.dtype = torch.bfloat16) -> float | None:
-    """Dense peak of a device in FLOP/s, by its name; None for a CPU or a device whose data sheet is not in the table.
-
-    dtype: what matrix products are computed in; float32 means TF32, which PyTorch uses after
-    `torch.set_float32_matmul_precision("high")`. Raises ValueError for another dtype.
-    """
-    device = torch.device(device)
-    if device.type != "cuda":
-        return None
-    return peak_of_name(torch.cuda.get_device_name(device), dtype)
+    """Dense peak of a device in FLOP/s, see `peak_of_name`; None for a CPU."""
+    return peak_of_name(torch.cuda.get_device_name(device), dtype) if torch.device(device).type == "cuda" else None
 
 
 def peak_of_name(name: str, dtype: torch.dtype = torch.bfloat16) -> float | None:
-    """`peak_flops` of a device's name, such as "NVIDIA H100 80GB HBM3"; None for a MIG slice, whose share it does not tell."""
+    """Dense peak in FLOP/s of a device such as "NVIDIA H100 80GB HBM3"; None if its data sheet is not in the table.
+
+    dtype: what matrix products are computed in; float32 means TF32, which PyTorch uses after
+    `torch.set_float32_matmul_precision("high")`. A MIG slice does not tell its share: None. ValueError for other dtypes.
+    """
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype}: there are peaks of {', '.join(str(d).removeprefix('torch.') for d in DTYPES)}")
-    if " MIG " in name:
-        return None
-    for pattern, peaks in PEAK_TFLOPS:
-        if re.search(rf"(?<![A-Za-z0-9]){pattern}", name.strip()):
-            peak = peaks[DTYPES.index(dtype)]
-            return None if peak is None else peak * 1e12
-    return None
+    fitting = (peaks for pattern, peaks in PEAK_TFLOPS if re.search(rf"(?<![A-Za-z0-9]){pattern}", name.strip()))
+    peak = None if " MIG " in name else next(fitting, (None, None, None))[DTYPES.index(dtype)]
+    return None if peak is None else peak * 1e12
 
 
 def mfu(images_per_second: float, flops_per_image: float, devices: int = 1, peak: float | None = None) -> float | None:
     """Model FLOPs utilisation, the share of the devices' dense peak that went into the model: 1 is all of it.
 
-    images_per_second: of all devices together. flops_per_image: `training_flops`, or `forward_flops` of inference. peak: of
-    one device, FLOP/s; None (a device without a known peak) gives None. Raises ValueError for less than one device or a
-    peak that is not above 0.
+    images_per_second: of all devices together. flops_per_image: `training_flops`, or `forward_flops` of inference. peak: of one
+    device, FLOP/s; None if it is not known, and so is the share.
     """
-    if devices < 1:
-        raise ValueError(f"devices={devices} must be at least 1")
-    if peak is None:
-        return None
-    if peak <= 0:
-        raise ValueError(f"peak={peak} must be above 0 FLOP/s")
-    return images_per_second * flops_per_image / (devices * peak)
+    return None if peak is None else images_per_second * flops_per_image / (devices * peak)

@@ -20,8 +20,7 @@ def choose_precision(device: torch.device, precision: str = "auto") -> torch.dty
     """
     if precision not in ("auto", "bf16", "fp32"):
         raise ValueError(f"precision={precision!r} is unknown: choose auto, bf16 or fp32")
-    on_gpu = device.type == "cuda"
-    if on_gpu:
+    if device.type == "cuda":
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         has_bf16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -51,25 +53,19 @@ class ConvStem(nn.Module):
 
     def __init__(self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, kind: str, **_):  # timm's call
         super().__init__()
-        layers = self.LAYERS[kind]
-        stride = layers[0][1] * layers[1][1] * layers[2][1]
+        layers, channels = self.LAYERS[kind], self.channels(kind, embed_dim, in_chans)
+        stride = math.prod(step for _, step, _ in layers)
         if stride != patch_size:
-            raise ValueError(
-                f"stem={kind!r} cuts patches of {stride} pixels, this model's have {patch_size}: choose another stem"
-            )
-        self.kind = kind
-        self.patch_size = (patch_size, patch_size)
-        self.grid_size = (img_size // patch_size,) * 2
-        self.num_patches = self.grid_size[0] * self.grid_size[1]
-        channels = self.channels(kind, embed_dim, in_chans)
+            raise ValueError(f"stem={kind!r} cuts patches of {stride} pixels, this model's have {patch_size}: choose another")
+        self.kind, self.patch_size = kind, (patch_size, patch_size)
+        self.grid_size, self.num_patches = (img_size // patch_size,) * 2, (img_size // patch_size) ** 2
         for i, (kernel, step, padding) in enumerate(layers, start=1):
             last = i == len(layers)
             setattr(self, f"conv{i}", nn.Conv2d(channels[i - 1], channels[i], kernel, step, padding, bias=last))
             if not last:
                 setattr(self, f"bn{i}", nn.BatchNorm2d(channels[i]))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        for conv in (self.conv1, self.conv2, self.conv3):
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out")
 
     @staticmethod
     def channels(kind: str, width: int, in_chans: int = 3) -> tuple[int, int, int, int]:
@@ -88,15 +84,24 @@ STEMS = (*ConvStem.LAYERS, "patches")
 POOLINGS = ("token", "avg")
 
 
+def refuse_unknown(name: str, value: str, known: Iterable[str]) -> None:
+    """Raises ValueError, with what is known, for another value of an option."""
+    if value not in known:
+        raise ValueError(f"{name}={value!r} is unknown: choose one of {', '.join(known)}")
+
+
+def refuse_size(image_size: int, patch: int) -> None:
+    """Raises ValueError, with the nearest that fit, for an image size that is no multiple of the patch."""
+    if image_size < patch or image_size % patch:
+        below = image_size // patch * patch
+        near = f"{below} or {below + patch}" if below else patch
+        raise ValueError(f"image_size={image_size} is no multiple of the patch, {patch}: choose {near}")
+
+
 def create_vit(
-    name: str,
-    num_classes: int,
-    image_size: int = 224,
-    *,
-    stem: str | None = None,
-    pooling: str | None = None,
-    drop_path: float = 0.0,
-) -> VisionTransformer:
+    name: str, num_classes: int, image_size: int = 224, *,
+    stem: str | None = None, pooling: str | None = None, drop_path: float = 0.0,
+) -> VisionTransformer:  # fmt: skip
     """A ViT by name (a key of `MODELS`), randomly initialised as in the reference (truncated normal, std 0.02).
 
     forward: float [B, 3, H, W] in 0..1, no mean or std taken off -> logits float [B, num_classes]. Positions are stored for
@@ -107,35 +112,21 @@ def create_vit(
     own. pooling: what the head sees, "token" (a CLS token) or "avg" (the mean of the patch tokens); None, the model's own.
     Raises ValueError for an unknown name, a stem for other patches, or a size that the patch does not divide.
     """
-    if name not in MODELS:
-        raise ValueError(f"model={name!r} is unknown: choose one of {', '.join(MODELS)}")
-    shape = MODELS[name]
-    shape = replace(shape, stem=stem or shape.stem, pooling=pooling or shape.pooling)
+    refuse_unknown("model", name, MODELS)
+    shape = replace(MODELS[name], stem=stem or MODELS[name].stem, pooling=pooling or MODELS[name].pooling)
     return build_vit(shape, num_classes, image_size, drop_path=drop_path)
 
 
 def build_vit(shape: VitShape, num_classes: int, image_size: int = 224, *, drop_path: float = 0.0) -> VisionTransformer:
     """`create_vit` for a shape that has no name."""
-    if image_size < shape.patch or image_size % shape.patch:
-        raise ValueError(f"image_size={image_size} is no multiple of the patch, {shape.patch}")
-    if shape.stem not in STEMS:
-        raise ValueError(f"stem={shape.stem!r} is unknown: choose one of {', '.join(STEMS)}")
-    if shape.pooling not in POOLINGS:
-        raise ValueError(f"pooling={shape.pooling!r} is unknown: choose one of {', '.join(POOLINGS)}")
+    refuse_size(image_size, shape.patch)
+    refuse_unknown("stem", shape.stem, STEMS)
+    refuse_unknown("pooling", shape.pooling, POOLINGS)
     model = VisionTransformer(
-        img_size=image_size,
-        patch_size=shape.patch,
-        embed_dim=shape.width,
-        depth=shape.depth,
-        num_heads=shape.heads,
+        **timm_arguments(shape, image_size),
         num_classes=num_classes,
-        class_token=shape.pooling == "token",
-        no_embed_class=True,
-        global_pool=shape.pooling,
-        fc_norm=False,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
         embed_layer=PatchEmbed if shape.stem == "patches" else partial(ConvStem, kind=shape.stem),
-        dynamic_img_size=True,
         drop_path_rate=drop_path,
     )
     nn.init.trunc_normal_(model.head.weight, std=0.02)
@@ -143,11 +134,17 @@ def build_vit(shape: VitShape, num_classes: int, image_size: int = 224, *, drop_
     return model
 
 
-def shape_of(network: VisionTransformer) -> VitShape:
-    """The way back from `build_vit`: the shape of a network, whatever its weights, size or number of classes.
+def timm_arguments(shape: VitShape, image_size: int) -> dict:
+    """What timm's VisionTransformer is told of a shape: plain values."""
+    return {
+        "img_size": image_size, "patch_size": shape.patch, "embed_dim": shape.width, "depth": shape.depth,
+        "num_heads": shape.heads, "class_token": shape.pooling == "token", "no_embed_class": True,
+        "global_pool": shape.pooling, "fc_norm": False, "dynamic_img_size": True,
+    }  # fmt: skip
 
-    Raises ValueError for a network that `build_vit` does not make.
-    """
+
+def shape_of(network: VisionTransformer) -> VitShape:
+    """The way back from `build_vit`. Raises ValueError for a network that it does not make."""
     embed, blocks = getattr(network, "patch_embed", None), getattr(network, "blocks", ())
     if not isinstance(embed, (ConvStem, PatchEmbed)) or not len(blocks):
         raise ValueError(f"{type(network).__name__} is no ViT of create_vit: pass the bare network")

@@ -6,8 +6,16 @@ import torch
 
 from catlip_lite.labels import Vocabulary
 from catlip_lite.labels.borrowing import Borrowed
-from catlip_lite.models import PretrainedModel, create_vit, fit_scale, transfer_head, zero_shot_scores
-from catlip_lite.models.heads import Head, random_head
+from catlip_lite.models import (
+    Head,
+    PretrainedModel,
+    create_vit,
+    fit_scale,
+    fit_temperature,
+    random_head,
+    transfer_head,
+    zero_shot_head,
+)
 
 PRIOR = np.log(np.array([0.5, 0.3, 0.2]) / np.array([0.5, 0.7, 0.8]))
 
@@ -99,9 +107,9 @@ def test_a_head_leaves_the_model_as_it_is(model):
     ("options", "message"),
     [
         ({"bias": "none"}, "bias='none' is unknown: choose one of prior, copied, zero"),
-        ({"scale": "norm"}, "scale='norm' is unknown: choose 'as trained', 'unit' or a number"),
-        ({"scale": 0.0}, "scale=0.0 must be a positive number"),
-        ({"scale": float("nan")}, "scale=nan must be a positive number"),
+        ({"scale": "norm"}, "scale='norm' is unknown: choose 'as trained', 'unit' or a positive number"),
+        ({"scale": 0.0}, "scale=0.0 is unknown"),
+        ({"scale": float("nan")}, "scale=nan is unknown"),
     ],
 )
 def test_unknown_options_are_refused(model, options, message):
@@ -112,23 +120,18 @@ def test_unknown_options_are_refused(model, options, message):
 # --- zero-shot -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("bias", "corrected"), [("prior", True), ("copied", False)])
-def test_an_untrained_head_scores_as_zero_shot_does(model, bias, corrected):
+@pytest.mark.parametrize("corrected", [True, False])
+def test_a_label_scores_the_weighted_mean_of_its_rows_less_their_log_prior_odds(model, corrected):
     features = np.random.default_rng(0).normal(size=(5, 192)).astype(np.float32)
-    borrowed = [of(2), of(0, 1, weights=[0.9, 0.1])]
-    expected = zero_shot_scores(model.head_logits(features), borrowed, model.prior if corrected else None)
-    np.testing.assert_allclose(transfer_head(model, borrowed, bias=bias).scores(features), expected, rtol=1e-4, atol=1e-5)
+    rows = model.head_logits(features) - (PRIOR if corrected else 0)
+    scores = zero_shot_head(model, [of(2), of(0, 1, weights=[0.9, 0.1])], prior_corrected=corrected).scores(features)
+    np.testing.assert_allclose(scores, np.stack([rows[:, 2], 0.9 * rows[:, 0] + 0.1 * rows[:, 1]], 1), rtol=1e-4, atol=1e-5)
 
 
-def test_zero_shot_takes_off_the_log_prior_odds(model):
-    scores = zero_shot_scores(np.array([[2.0, 1.0, 0.0]], np.float32), [of(0), of(1)], model.prior)
-    np.testing.assert_allclose(scores, [[2 - PRIOR[0], 1 - PRIOR[1]]], rtol=1e-5)
-
-
-def test_a_label_scores_the_weighted_mean_of_its_rows_and_one_without_rows_minus_infinity(model):
-    logits = np.array([[3.0, 1.0, 0.0]], np.float32)
-    borrowed = [of(0, 1, weights=[0.25, 0.75]), of()]
-    assert zero_shot_scores(logits, borrowed).tolist() == [[1.5, -np.inf]]
+def test_a_label_without_rows_scores_minus_infinity(model):
+    scores = zero_shot_head(model, [of(1), of()]).scores(np.ones((2, 192), np.float32))
+    assert np.isfinite(scores[:, 0]).all()
+    assert (scores[:, 1] == -np.inf).all()
 
 
 # --- temperature -----------------------------------------------------------------------------------------------------------
@@ -158,6 +161,26 @@ def test_no_other_temperature_has_a_smaller_cross_entropy():
 def test_a_temperature_stays_finite_where_all_are_right():
     head = Head(torch.tensor([[1.0], [-1.0]]), torch.zeros(2))
     assert fit_scale(head, np.array([[1.0], [-1.0]], np.float32), np.array([0, 1])) <= 1000
+
+
+def test_a_few_images_that_are_all_right_do_not_make_the_temperature_zero():
+    sure = 1 / fit_temperature(np.array([[1.0, 0]] * 4), np.zeros(4, int))
+    assert sure == pytest.approx(np.log((5 * 1 + 0.5) / 0.5), rel=1e-4)  # a sixth counts as evenly spread
+
+
+def test_the_temperature_is_the_one_by_which_scores_were_multiplied():
+    logits = np.random.default_rng(0).normal(size=(20_000, 4)).astype(np.float32) * 2
+    chances = torch.softmax(torch.from_numpy(logits), 1)
+    targets = torch.multinomial(chances, 1, generator=torch.Generator().manual_seed(0))[:, 0].numpy()
+    assert fit_temperature(3 * logits, targets) == pytest.approx(3, rel=0.05)
+
+
+def test_images_that_a_classifier_cannot_know_do_not_move_the_temperature():
+    scores = np.array([[1.0, 0, -np.inf], [1, 0, -np.inf], [0, 1, -np.inf]] * 4, np.float32)
+    targets = np.array([0, 1, 1] * 4)
+    more = np.concatenate([scores, scores[:2]]), np.concatenate([targets, [2, -1]])
+    assert fit_temperature(*more) == fit_temperature(scores, targets)
+    assert 0.1 < fit_temperature(scores, targets) < 10
 
 
 def test_no_images_give_no_temperature():
