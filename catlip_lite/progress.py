@@ -33,3 +33,39 @@ def progress(items: Iterable, title: str, total: int | None = None, unit: str = 
                 flush=True,
             )
             last = now
+
+
+class TrainingReporter:
+    """Shows a training's log as it comes: a bar in JupyterLab, a line every few seconds headless."""
+
+    def __init__(self, max_steps: int, title: str = "pretrain"):
+        self.max_steps, self.title, self.bar = max_steps, title, None
+        self.last = self.last_log = -LINE_EVERY_SECONDS  # when a line was printed
+
+    def __call__(self, entry: dict) -> None:
+        """A line of the log."""
+        told = f"loss {entry['loss']:.3f}, {entry['images_per_second']:,.3g} img/s"
+        if is_interactive():
+            self._show(entry["step"], told)
+        elif time.monotonic() - self.last_log >= LINE_EVERY_SECONDS or entry["step"] == self.max_steps:
+            self.last = self.last_log = time.monotonic()
+            print(f"step {entry['step']:,} of {self.max_steps:,}: {told}, {entry['eta_seconds']:,.0f} s left", flush=True)
+
+    def within(self, step: int, images: int, of: int) -> None:
+        """So many images of a step are done."""
+        if images == of or time.monotonic() - self.last < LINE_EVERY_SECONDS:
+            return
+        self.last = time.monotonic()
+        told = f"{images:,} of {of:,} images"
+        if is_interactive():
+            self._show(step - 1, f"step {step:,}: {told}")
+        else:
+            print(f"step {step:,} of {self.max_steps:,}: {told}", flush=True)
+
+    def _show(self, done: int, told: str) -> None:
+        if self.bar is None:
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=self.max_steps, desc=self.title, unit="step")
+        self.bar.update(done - self.bar.n)
+        self.bar.set_postfix_str(told)

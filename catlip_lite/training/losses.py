@@ -13,16 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..labels import Vocabulary
 from ..models.heads import GAMMA_NEG, MARGIN, idf_weights
-
-if TYPE_CHECKING:
-    from ..labels import Vocabulary
 
 LOSSES = ("bce", "softmax", "superclass", "asymmetric")
 
@@ -37,35 +34,27 @@ def create_loss(name: str, vocabulary: Vocabulary | None = None, *, label_smooth
     """
     if name not in LOSSES:
         raise ValueError(f"loss={name!r} is unknown: choose one of {', '.join(LOSSES)}")
-    if label_smoothing:
-        if name != "softmax":
-            raise ValueError(f"label_smoothing={label_smoothing} belongs to softmax: loss={name!r} takes 0")
-        return partial(softmax, label_smoothing=label_smoothing)
+    if label_smoothing and name != "softmax":
+        raise ValueError(f"label_smoothing={label_smoothing} belongs to softmax: loss={name!r} takes 0")
     if name != "superclass":
-        return {"bce": bce, "softmax": softmax, "asymmetric": asymmetric}[name]
+        return {"bce": bce, "softmax": partial(softmax, label_smoothing=label_smoothing), "asymmetric": asymmetric}[name]
     if vocabulary is None:
         raise ValueError("loss='superclass' weights classes by their counts: pass the vocabulary that the targets index")
     return SuperClass(torch.from_numpy(idf_weights(vocabulary.counts, vocabulary.num_captions)))
 
 
 def bce(logits: torch.Tensor, indices: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy, summed over classes: float32 [B]; shapes as the module says.
-
-    Its mean over images is the paper's loss (the reference calls it `batch_mean`):
-    `binary_cross_entropy_with_logits(logits, multi_hot, reduction="sum") / B`.
-    """
+    """Binary cross-entropy, summed over classes; its mean over images is the paper's loss (the reference's `batch_mean`)."""
     logits = logits.float()
     # -log(1 - p) of every class; at a positive -log p = -log(1 - p) - logit.
     return F.softplus(logits).sum(dim=1) - _sum_by_row(logits[rows, indices], rows, len(logits))
 
 
 def softmax(logits: torch.Tensor, indices: torch.Tensor, rows: torch.Tensor, *, label_smoothing: float = 0.0) -> torch.Tensor:
-    """Softmax cross-entropy against K-hot targets of 1/K each: float32 [B]; shapes as the module says.
+    """Softmax cross-entropy against K-hot targets of 1/K each; an image without labels has no target and gives 0.
 
     label_smoothing: share of the target that is spread evenly over all classes; for single labels this is
     `F.cross_entropy(logits, labels, label_smoothing=...)`, what fine-tuning minimises (table 7: 0.1).
-    An image without labels has no target distribution and gives 0. Source: Mahajan et al., "Exploring the Limits of Weakly
-    Supervised Pretraining", ECCV 2018.
     """
     ones = torch.ones_like(indices, dtype=torch.float32)
     losses = _weighted_softmax(logits, indices, rows, ones)
@@ -78,23 +67,15 @@ def softmax(logits: torch.Tensor, indices: torch.Tensor, rows: torch.Tensor, *, 
 
 
 class SuperClass(nn.Module):
-    """Softmax cross-entropy against targets in proportion to class weights: w_c y_c / sum of w y, float32 [B].
-
-    weights: float [V], above 0. With equal weights it is `softmax`. An image without labels gives 0. Source: Huang et al.,
-    "Classification Done Right for Vision-Language Pre-Training", NeurIPS 2024.
-    """
+    """Softmax cross-entropy against targets in proportion to class weights, float [V] above 0: w_c y_c / sum of w y."""
 
     def __init__(self, weights: torch.Tensor):
         super().__init__()
-        if not bool((weights > 0).all()):
-            raise ValueError(f"class weights must be above 0, the least is {float(weights.min())}")
         # Not persistent: the vocabulary, which is saved with the model, gives the weights again.
         self.register_buffer("weights", weights.float(), persistent=False)
 
     def forward(self, logits: torch.Tensor, indices: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """As `softmax`. Raises ValueError if the logits have another number of classes than the weights."""
-        if logits.shape[1] != len(self.weights):
-            raise ValueError(f"logits of {logits.shape[1]} classes, weights of {len(self.weights)}: pass the head's vocabulary")
+        """As `softmax`."""
         return _weighted_softmax(logits, indices, rows, self.weights[indices])
 
 
@@ -104,23 +85,18 @@ def asymmetric(
     rows: torch.Tensor,
     *,
     gamma_neg: float = GAMMA_NEG,
-    gamma_pos: float = 0.0,
     margin: float = MARGIN,
 ) -> torch.Tensor:
-    """Asymmetric loss (ASL), summed over classes: float32 [B]; shapes as the module says.
+    """Asymmetric loss (ASL), summed over classes. Positives: -log p. Negatives: p_m^gamma_neg * -log(1 - p_m), with
+    p_m = max(p - margin, 0), so that a negative below the margin is left alone.
 
-    Positives: (1 - p)^gamma_pos * -log p. Negatives: p_m^gamma_neg * -log(1 - p_m) with p_m = max(p - margin, 0), so that a
-    negative below the margin is left alone. The defaults are those of the authors' training runs; with gamma_pos=0 positives
-    cost plain cross-entropy (their loss class, used without arguments, takes 1). Each gamma is 0 or at least 1. Gradient
-    flows through the focusing factors, as in the paper's analysis, so that what is reported is what is minimised; the
-    authors' code can also hold them constant. Source: Ridnik et al., "Asymmetric Loss for Multi-Label Classification",
-    ICCV 2021.
+    The defaults are those of the authors' training runs, where positives are not focused. Gradient flows through the focusing
+    factor, as in the paper's analysis, so that what is reported is what is minimised.
     """
     logits = logits.float()
     positives = logits[rows, indices]
-    gain = torch.sigmoid(-positives) ** gamma_pos * -F.logsigmoid(positives)
     # Each class counts as a negative first; the positives, a handful an image, then trade that term for their own.
-    change = gain - _asymmetric_negative(positives, gamma_neg, margin)
+    change = -F.logsigmoid(positives) - _asymmetric_negative(positives, gamma_neg, margin)
     return _asymmetric_negative(logits, gamma_neg, margin).sum(dim=1) + _sum_by_row(change, rows, len(logits))
 
 

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,9 +19,9 @@ from torch import nn
 
 from ..data.batches import Batch
 from ..models.flops import training_flops
-from .distribution import from_all, processes_here, wait_for_all, world_size
-from .loop import Learner, Normalise, RunOptions, create_learner, forward, set_patch_drop, settings_kept
-from .multi_scale import scales
+from ..models.precision import choose_device
+from .loop import Learner, RunOptions, create_learner, forward, set_patch_drop, settings_kept
+from .parallel import from_all, processes_here, wait_for_all, world_size
 from .plan import FLOAT, storage
 from .recipes import Recipe
 
@@ -51,210 +51,55 @@ class Fit:
 
 
 def fit_to_device(
-    network: nn.Module,
-    loss: Callable,
-    recipe: Recipe,
-    options: RunOptions,
-    *,
-    normalise: Normalise | None = None,
-    micro_batch: int | None = None,
-    checkpointing: bool | None = None,
-    before: int | None = None,
-    reserve: float = 0.0,
+    network: nn.Module, loss: Callable, recipe: Recipe, options: RunOptions, *, micro_batch=None, before=None, reserve=0.0
 ) -> Fit:
     """Choose micro-batch and activation checkpointing for the device, unless they are given; every process gets the same.
 
     The micro-batch is the largest up to the recipe's that divides a process's share of the batch and is planned to fit, with a
-    tenth of the memory to spare; on a GPU it is then tried, beside as much memory as the state will take, and halved as often
-    as memory runs out. On a CPU, where that would end the process, no more is tried than the plan says. before: what the run
-    has had so far; it stays if it fits and is at least half of what would be chosen. reserve: bytes that others will take.
-    The network is moved to its device, and otherwise left as it was.
-    Raises ValueError if not even one image fits.
+    tenth of the memory to spare; on a GPU it is then tried, and halved as often as memory runs out. On a CPU, where that would
+    end the process, no more is tried than the plan says. before: what the run has had so far; it stays if it fits and is at
+    least half of what would be chosen. reserve: bytes that others will take.
+    The network is moved to its device, and otherwise left as it was. Raises ValueError if not even one image fits.
     """
-    device = options.device
+    device, checkpointing = choose_device(options.device), options.activation_checkpointing
+    kind, most, share = "cuda" if device.type == "cuda" else "cpu", recipe.micro_batch, recipe.batch_size // world_size()
+    if kind == "cpu":
+        most = min(most, MOST_ON_CPU, max(1, int(FLOPS_ON_CPU / training_flops(network, recipe.image_size))))
+    sizes = [micro_batch] if micro_batch else [n for n in range(most, 0, -1) if share % n == 0]
     with settings_kept(device):
-        learner, dtype = create_learner(network, loss, recipe, options, normalise)
+        learner, dtype = create_learner(network, loss, recipe, options)
+        set_patch_drop(network, 0.0)
         with _left_as_it_was(learner):
-            trial = _Trial(learner, dtype, device, recipe, _state(network, recipe, options))
             wait_for_all()  # until every process has its weights
-            free = (free_memory(device) - reserve) * (1 - SPARE) / (1 if device.type == "cuda" else processes_here())
+            free = (free_memory(device) - reserve) * (1 - SPARE) / (1 if kind == "cuda" else processes_here())
             free += FLOAT * sum(p.numel() for p in network.parameters())  # the weights are part of the state, and there
             wait_for_all()  # and none has begun to measure
-            trial.measure()
-            most = recipe.micro_batch
-            if device.type != "cuda":
-                useful = int(FLOPS_ON_CPU / training_flops(network, recipe.image_size))
-                most = min(most, MOST_ON_CPU, max(1, useful))
-            share, enough = recipe.batch_size // world_size(), ENOUGH["cuda" if device.type == "cuda" else "cpu"]
-            sizes = [micro_batch] if micro_batch else [n for n in range(most, 0, -1) if share % n == 0]
-            within = free if micro_batch is None or checkpointing is None else float("inf")
-            usual = choose(trial.need, sizes, checkpointing, within, enough)
+            state = _state(network, recipe, options)
+            need = planned(learner, dtype, recipe, state)
+            left = free if micro_batch is None or checkpointing is None else float("inf")
+            usual = choose(need, sizes, checkpointing, left, ENOUGH[kind])
             if usual and before in sizes and usual[0] <= 2 * before:
                 sizes = sizes[sizes.index(before) :]
-            chosen = trial.largest_that_fits(sizes, checkpointing, within, enough)
-            everyone = from_all((*chosen, trial.speed))
-            fitting = min(n for n, *_ in everyone), any(light for _, light, _ in everyone)
-            speed = min(speed for *_, speed in everyone)
-    return Fit(*fitting, trial.state, trial.need(*fitting) - trial.state, free, speed)
-
-
-def _state(network: nn.Module, recipe: Recipe, options: RunOptions) -> float:
-    """Bytes that a process holds all the time; under FSDP its part, with what is gathered for the block at work."""
-    if world_size() == 1 or options.parallel != "fsdp":
-        return storage(network).state
-    blocks = FLOAT * sum(p.numel() for p in network.blocks.parameters())
-    rest = FLOAT * sum(p.numel() for p in network.parameters()) - blocks
-    # Weights and gradients of the rest, which is gathered throughout; of the block at work and of the next.
-    return storage(network, min(world_size(), processes_here())).state + 2 * rest + 4 * blocks / len(network.blocks)
-
-
-# --- the plan, and the trial ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Bytes that a forward pass keeps for the backward one: outside of the blocks, in each block, and one block's input."""
-
-    outside: float
-    block: float
-    entry: float
-
-    def needed(self, depth: int, checkpointing: bool) -> float:
-        """With what the backward pass takes on top, for the block at work."""
-        within = depth * self.entry + self.block if checkpointing else depth * self.block
-        return self.outside + within + AT_WORK * self.block
-
-
-class _Trial:
-    """Forward and backward passes on random images at a recipe's largest and smallest size.
-
-    The smallest counts too: it has the most images in a micro-batch, and each has a row of logits.
-    """
-
-    def __init__(self, learner: Learner, dtype: torch.dtype, device: torch.device, recipe: Recipe, state: float):
-        self.learner, self.network, self.dtype, self.device = learner, learner.network, dtype, device
-        self.recipe, self.state = recipe, state
-        self.target = torch.zeros((), device=device)
-        set_patch_drop(self.network, 0.0)
-        every = self.scales_of(recipe.micro_batch)
-        self.smallest, self.largest = every[0].size, every[-1].size
-        self.of_image: dict[int, Kept] = {}  # by image size
-        self.of_weights = 0.0  # copies of these in bf16
-        self.speed = 0.0
-
-    def scales_of(self, micro_batch: int) -> tuple:
-        """The recipe's scales with the images that such a micro-batch has at each."""
-        patch = self.network.patch_embed.patch_size[0]
-        return scales(self.recipe.image_size, self.recipe.multi_scale, micro_batch, patch=patch)
-
-    def batch(self, images: int, size: int) -> Batch:
-        """Random images with a label each."""
-        pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8, device=self.device)
-        rows = torch.arange(images, device=self.device)
-        return Batch(pixels, torch.zeros_like(rows), rows, torch.ones(images, device=self.device), [], [])
-
-    def measure(self) -> None:
-        """Count what one image keeps at each size, as the difference that a second makes; of one block, as all are alike."""
-        blocks = self.network.blocks
-        self.network.set_grad_checkpointing(False)
-        self.network.blocks = blocks[:1]
-        for size in {self.smallest, self.largest}:
-            two, one = (self._kept(images, size) for images in (2, 1))
-            pixels = 3 * size**2 * IMAGE_COPIES
-            self.of_image[size] = Kept(two.outside - one.outside + pixels, two.block - one.block, two.entry - one.entry)
-            constant = 2 * one.outside - two.outside + len(blocks) * (2 * one.block - two.block)
-            self.of_weights = max(self.of_weights, constant)
-        self.network.blocks = blocks
-
-    def _kept(self, images: int, size: int) -> Kept:
-        """Of a network with a single block."""
-        (block,), counted = self.network.blocks, {"outside": 0, "block": 0, "entry": 0}
-        seen = {t.untyped_storage().data_ptr() for t in (*self.learner.parameters(), *self.learner.buffers())}
-        where = ["outside"]
-
-        def enter(_, inputs):
-            where[0], counted["entry"] = "block", inputs[0].nbytes
-
-        def leave(*_):
-            where[0] = "outside"
-
-        def keep(tensor):
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in seen:
-                seen.add(storage.data_ptr())
-                counted[where[0]] += storage.nbytes()
-            return tensor
-
-        hooks = block.register_forward_pre_hook(enter), block.register_forward_hook(leave)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = forward(self.learner, self.batch(images, size), self.target, self.dtype)
-        for hook in hooks:
-            hook.remove()
-        del loss
-        return Kept(**counted)
-
-    def need(self, micro_batch: int, checkpointing: bool) -> float:
-        """Planned bytes of a process that trains with such micro-batches, at the size that takes most."""
-        depth, images = len(self.network.blocks), {s.size: s.batch for s in self.scales_of(micro_batch)}
-        most = max(images[size] * kept.needed(depth, checkpointing) for size, kept in self.of_image.items())
-        return self.state + self.of_weights + most
-
-    def largest_that_fits(self, sizes: list[int], checkpointing: bool | None, free: float, enough: int) -> tuple[int, bool]:
-        """The first of these micro-batches that is planned to fit and, on a GPU, does; and whether with checkpointing."""
-        while True:
-            chosen = choose(self.need, sizes, checkpointing, free, enough)
+            while chosen := choose(need, sizes, checkpointing, left, ENOUGH[kind]):
+                try:
+                    speed = try_out(learner, dtype, recipe, state, *chosen)
+                    break
+                except torch.OutOfMemoryError:
+                    left = need(chosen[0] // 2, chosen[1]) if chosen[0] > 1 else 0.0
+                learner.zero_grad(set_to_none=True)
+                torch.cuda.empty_cache()
             if chosen is None:
-                least = self.need(sizes[-1], checkpointing is not False)
+                least = need(sizes[-1], checkpointing is not False)
                 raise ValueError(
-                    f"{self.recipe.model} takes {least / 1e9:.1f} GB with micro_batch={sizes[-1]}, {free / 1e9:.1f} GB are "
-                    f"free on {self.device}: choose a smaller model, image_size or micro_batch, or free memory"
+                    f"{recipe.model} takes {least / 1e9:.1f} GB with micro_batch={sizes[-1]}, {left / 1e9:.1f} GB are "
+                    f"free on {device}: choose a smaller model, image_size or micro_batch, or free memory"
                 )
-            try:
-                self.try_out(*chosen)
-                return chosen
-            except torch.OutOfMemoryError:
-                half, checkpointed = chosen[0] // 2, chosen[1]
-                free = self.need(half, checkpointed) if half else 0.0
-            self.learner.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
-
-    def try_out(self, micro_batch: int, checkpointing: bool) -> None:
-        """Forward and backward as a step has them; sets `speed`.
-
-        On a GPU at the smallest and the largest size, beside as much memory as the state will take. On a CPU, which could only
-        be killed, some images of the smallest size, for the speed.
-        """
-        self.network.set_grad_checkpointing(checkpointing)
-        images = {s.size: s.batch for s in self.scales_of(micro_batch)}
-        if self.device.type == "cuda":
-            there = 2 * FLOAT * sum(p.numel() for p in self.network.parameters())  # weights, and soon their gradients
-            beside = torch.empty(int(max(0, self.state - there)), dtype=torch.uint8, device=self.device)
-            self.seconds(images[self.smallest], self.smallest)
-            self.seconds(images[self.largest], self.largest)
-            tried, size = images[self.largest], self.largest
-        else:
-            beside = None
-            self.seconds(1, self.smallest)  # the first is slow
-            tried, size = int(TIMED_SECONDS / self.seconds(1, self.smallest)), self.smallest
-            tried = max(1, min(tried, images[size]))
-        self.speed = tried * training_flops(self.network, size) / self.seconds(tried, size)
-        del beside
-
-    def seconds(self, images: int, size: int) -> float:
-        """Forward and backward of so many images."""
-        batch, on_gpu = self.batch(images, size), self.device.type == "cuda"
-        if on_gpu:
-            torch.cuda.synchronize(self.device)
-        began = time.perf_counter()
-        forward(self.learner, batch, self.target, self.dtype).backward()
-        if on_gpu:
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter() - began
+            everyone = from_all((*chosen, speed))
+    fitting = min(n for n, *_ in everyone), any(light for _, light, _ in everyone)
+    return Fit(*fitting, state, need(*fitting) - state, free, min(speed for *_, speed in everyone))
 
 
-def choose(
-    need: Callable[[int, bool], float], sizes: list[int], checkpointing: bool | None, free: float, enough: int
-) -> tuple[int, bool] | None:
+def choose(need: Callable, sizes: list[int], checkpointing: bool | None, free: float, enough: int) -> tuple[int, bool] | None:
     """The largest micro-batch that needs no more than `free` bytes, and whether with activation checkpointing; None if none.
 
     sizes: those to choose from, the largest first. checkpointing: None, only if less than `enough` images (or than all, if
@@ -265,6 +110,113 @@ def choose(
         plain, light = (max(fitting[way], default=0) for way in (False, True))
         checkpointing = plain < min(enough, sizes[0]) and light > plain
     return (fitting[checkpointing][0], checkpointing) if fitting[checkpointing] else None
+
+
+# --- the plan -----------------------------------------------------------------------------------------------------------------
+
+
+def _state(network: nn.Module, recipe: Recipe, options: RunOptions) -> float:
+    """Bytes that a process holds all the time; under FSDP its part, with what is gathered for the block at work."""
+    if world_size() == 1 or options.spread(recipe.model) != "fsdp":
+        return storage(network).state
+    blocks = FLOAT * sum(p.numel() for p in network.blocks.parameters())
+    rest = FLOAT * sum(p.numel() for p in network.parameters()) - blocks
+    # Weights and gradients of the rest, which is gathered throughout; of the block at work and of the next.
+    return storage(network, min(world_size(), processes_here())).state + 2 * rest + 4 * blocks / len(network.blocks)
+
+
+def planned(learner: Learner, dtype: torch.dtype, recipe: Recipe, state: float) -> Callable[[int, bool], float]:
+    """Bytes of a process by micro-batch and whether activations are computed twice, at the size that takes most.
+
+    Counted of one block, as all are alike, at the largest image size and at the smallest: it has the most images, each with a
+    row of logits.
+    """
+    network, blocks = learner.network, learner.network.blocks
+    depth, patch, constant, of_image = len(blocks), network.patch_embed.patch_size[0], 0.0, {}
+    network.set_grad_checkpointing(False)
+    for size in {recipe.scales[0].size, recipe.scales[-1].size}:
+        kept = {(n, d): _kept(learner, dtype, n, size, blocks[:d]) for n in (1, 2) for d in (1, 2)}
+        once, block = kept[2, 1] - kept[1, 1], kept[2, 2] - kept[1, 2] - kept[2, 1] + kept[1, 1]
+        outside = once - block + 3 * size**2 * IMAGE_COPIES
+        of_weights = 2 * kept[1, 2] - kept[2, 2] - (2 * kept[1, 1] - kept[2, 1])  # copies in bf16, of a block
+        constant = max(constant, 2 * kept[1, 1] - kept[2, 1] + (depth - 1) * of_weights)
+        entry = FLOAT * (size // patch) ** 2 * network.embed_dim
+        plain, light = depth * block, depth * entry + block
+        of_image[size] = [outside + within + AT_WORK * block for within in (plain, light)]
+    network.blocks = blocks
+
+    def need(micro_batch: int, checkpointing: bool) -> float:
+        images = images_by_size(recipe, micro_batch)
+        return state + constant + max(images[size] * bytes[checkpointing] for size, bytes in of_image.items())
+
+    return need
+
+
+def _kept(learner: Learner, dtype: torch.dtype, images: int, size: int, blocks: nn.Sequential) -> int:
+    """Bytes that a forward pass through these blocks keeps for the backward one, weights aside."""
+    learner.network.blocks, total = blocks, 0
+    seen = {t.untyped_storage().data_ptr() for t in (*learner.parameters(), *learner.buffers())}
+
+    def keep(tensor):
+        nonlocal total
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            total += storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = _loss_of(learner, dtype, images, size)
+    del loss
+    return total
+
+
+def images_by_size(recipe: Recipe, micro_batch: int) -> dict[int, int]:
+    """Images of such a micro-batch at each of a recipe's sizes, the smallest first."""
+    return {scale.size: scale.batch for scale in replace(recipe, micro_batch=max(1, micro_batch)).scales}
+
+
+# --- the trial ----------------------------------------------------------------------------------------------------------------
+
+
+def try_out(learner: Learner, dtype: torch.dtype, recipe: Recipe, state: float, micro_batch: int, checkpointing: bool) -> float:
+    """Forward and backward as a step has them; FLOP/s.
+
+    On a GPU at the smallest and the largest size, beside as much memory as the state will take. On a CPU, which could only be
+    killed, some images of the smallest size, for the speed.
+    """
+    network, device = learner.network, next(learner.parameters()).device
+    network.set_grad_checkpointing(checkpointing)
+    images = images_by_size(recipe, micro_batch)
+    smallest, largest = min(images), max(images)
+
+    def seconds(images: int, size: int) -> float:
+        wait = torch.cuda.synchronize if device.type == "cuda" else torch.cpu.synchronize
+        wait(device)
+        began = time.perf_counter()
+        _loss_of(learner, dtype, images, size).backward()
+        wait(device)
+        return time.perf_counter() - began
+
+    if device.type == "cuda":
+        there = 2 * FLOAT * sum(p.numel() for p in network.parameters())  # weights, and soon their gradients
+        beside = torch.empty(int(max(0, state - there)), dtype=torch.uint8, device=device)
+        seconds(images[smallest], smallest)
+        seconds(images[largest], largest)
+        speed = images[largest] * training_flops(network, largest) / seconds(images[largest], largest)
+        del beside
+        return speed
+    seconds(1, smallest)  # the first is slow
+    tried = max(1, min(int(TIMED_SECONDS / seconds(1, smallest)), images[smallest]))
+    return tried * training_flops(network, smallest) / seconds(tried, smallest)
+
+
+def _loss_of(learner: Learner, dtype: torch.dtype, images: int, size: int) -> torch.Tensor:
+    """Forward with random images, a label each."""
+    device = next(learner.parameters()).device
+    pixels, rows = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8, device=device), torch.arange(images)
+    batch = Batch(pixels, torch.zeros_like(rows), rows, torch.ones(images), [], []).to(device)
+    return forward(learner, batch, torch.zeros((), device=device), dtype)
 
 
 @contextmanager
@@ -281,7 +233,10 @@ def _left_as_it_was(learner: Learner) -> Iterator[None]:
             torch.cuda.empty_cache()
 
 
-# --- what there is ----------------------------------------------------------------------------------------------------------
+# --- what there is ------------------------------------------------------------------------------------------------------------
+
+V1 = "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"
+V2 = "sys/fs/cgroup", "memory.max", "memory.current", ""
 
 
 def free_memory(device: torch.device, root: Path = Path("/")) -> float:
@@ -302,17 +257,12 @@ def _left_by_control_groups(root: Path) -> Iterator[float]:
     named = root / "proc/self/cgroup"
     for line in named.read_text().splitlines() if named.is_file() else ():
         _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            top, limit, used, prefix = root / "sys/fs/cgroup", "memory.max", "memory.current", ""
-        elif "memory" in controllers.split(","):
-            top, limit, used, prefix = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"
-        else:
+        if controllers and "memory" not in controllers.split(","):
             continue
-        inside = top / path.strip("/")  # within a container the path may be the host's, and only `top` is there
-        for folder in (inside, *inside.parents):
+        where, limit, used, prefix = V1 if controllers else V2
+        # Within a container the path may be the host's, and only the top is there.
+        for folder in (root / where / path.strip("/"), *(root / where / path.strip("/")).parents):
             if (folder / limit).is_file() and (most := (folder / limit).read_text().strip()) != "max":
                 stat = dict(entry.split() for entry in (folder / "memory.stat").read_text().splitlines())
                 files = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
                 yield int(most) - int((folder / used).read_text()) + files
-            if folder == top:
-                break

@@ -1,4 +1,4 @@
-"""AdamW and its schedule (paper table 6): no decay on norms and biases, linear warm-up, cosine to the least rate; and Muon."""
+"""AdamW and its schedule (paper table 6): no decay on norms and biases, linear warm-up, cosine to the least rate; Muon; EMA."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-
-from .distribution import local
 
 OPTIMISERS = ("adamw", "muon")
 EMBEDDINGS = ("cls_token", "pos_embed")
@@ -37,12 +35,11 @@ def create_adamw(
     leave_out: Sequence[nn.Parameter] = (),
     decay_embeddings: bool = False,
     layer_decay: float = 1.0,
-    betas: tuple[float, float] = (0.9, 0.999),
 ) -> torch.optim.AdamW:
     """Fused AdamW; weights with two axes or more are decayed, norms and biases are not.
 
     decay_embeddings: also decay the CLS token, positions and RangeAugment's ranges, as the reference code does. layer_decay:
-    each group's learning rate is multiplied by its `lr_scale`, see `lr_scale`.
+    each group's learning rate is multiplied by its `lr_scale`, see there.
     """
     left_out = {id(parameter) for parameter in leave_out}
     groups: dict[tuple[float, float], list] = {(weight_decay, 1.0): [], (0.0, 1.0): []}
@@ -54,7 +51,7 @@ def create_adamw(
             scale = 1.0 if layer_decay == 1 else lr_scale(name, depth, layer_decay)
             groups.setdefault((0.0 if plain else weight_decay, scale), []).append(parameter)
     settings = [{"params": p, "weight_decay": decay, "lr_scale": scale} for (decay, scale), p in groups.items() if p]
-    return torch.optim.AdamW(settings, lr=0.0, betas=betas, eps=1e-8, fused=True)
+    return torch.optim.AdamW(settings, lr=0.0, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
 
 def lr_scale(name: str, depth: int, layer_decay: float) -> float:
@@ -71,12 +68,10 @@ def lr_scale(name: str, depth: int, layer_decay: float) -> float:
     return layer_decay if {"norm", "fc_norm"} & set(parts) else layer_decay ** (depth + 1)
 
 
-def learning_rate(
-    step: int, *, max_steps: int, warmup_steps: int, lr: float, min_lr: float, warmup_from: float = 1e-6
-) -> float:
-    """Rate of a step counted from 0: linear from `warmup_from` to `lr`, then half a cosine down to `min_lr` at the last."""
+def learning_rate(step: int, *, max_steps: int, warmup_steps: int, lr: float, min_lr: float) -> float:
+    """Rate of a step counted from 0: linear from a millionth to `lr`, then half a cosine down to `min_lr` at the last."""
     if step < warmup_steps:
-        return warmup_from + (lr - warmup_from) * step / warmup_steps
+        return 1e-6 + (lr - 1e-6) * step / warmup_steps
     progress = (step - warmup_steps) / max(1, max_steps - 1 - warmup_steps)
     return min_lr + 0.5 * (lr - min_lr) * (1 + math.cos(math.pi * min(1.0, progress)))
 
@@ -89,15 +84,8 @@ class Muon(torch.optim.Optimizer):
     is fast in. Weights must be whole: not for FSDP.
     """
 
-    def __init__(
-        self,
-        matrices: Sequence[nn.Parameter],
-        weight_decay: float,
-        *,
-        momentum: float = 0.95,
-        dtype: torch.dtype = torch.float32,
-    ):
-        super().__init__(matrices, {"lr": 0.0, "weight_decay": weight_decay, "momentum": momentum})
+    def __init__(self, matrices: Sequence[nn.Parameter], weight_decay: float, *, dtype: torch.dtype = torch.float32):
+        super().__init__(matrices, {"lr": 0.0, "weight_decay": weight_decay, "momentum": 0.95})
         self.dtype = dtype
 
     @torch.no_grad()
@@ -143,13 +131,17 @@ class Ema:
         current = {name: value.detach() for name, value in model.state_dict().items()}
         self.state = {name: value.clone() for name, value in current.items()}
         floats = [name for name, value in current.items() if value.is_floating_point()]
-        self._averages, self._values = ([local(tensors[name]) for name in floats] for tensors in (self.state, current))
+        self._averages, self._values = ([_local(tensors[name]) for name in floats] for tensors in (self.state, current))
         self._copied = [(self.state[name], current[name]) for name in current.keys() - set(floats)]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after `step` (from 0); integer buffers are copied."""
-        momentum = max(self.momentum, 10 / (10 + step))
-        torch._foreach_lerp_(self._averages, self._values, momentum)
+        torch._foreach_lerp_(self._averages, self._values, max(self.momentum, 10 / (10 + step)))
         for average, value in self._copied:
             average.copy_(value)
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's part of a tensor that FSDP spreads; any other as it is."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

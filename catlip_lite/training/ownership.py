@@ -9,12 +9,13 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 from ..artefacts import atomic_path
+from .parallel import is_main, told_by_main
 
 try:
     import fcntl
@@ -25,6 +26,13 @@ logger = logging.getLogger(__name__)
 
 WORKERS = ".workers"
 PATIENCE = 10.0  # seconds; the workers of a run that was killed notice, and end, in less
+
+
+@contextmanager
+def claim_for_all(folder: Path, identity: dict) -> Iterator[bool]:
+    """`claim`, by the first of the processes that train; gives all of them what it gives."""
+    with ExitStack() as held:
+        yield told_by_main(held.enter_context(claim(folder, identity)) if is_main() else None)
 
 
 @contextmanager
@@ -75,7 +83,7 @@ def hold(folder: Path, part: str = "") -> Iterator[None]:
             yield
             return
         file.truncate(0)
-        json.dump({"pid": os.getpid(), "host": platform.node(), "since": f"{datetime.now():%d %b %H:%M:%S}"}, file)
+        file.write(f"process {os.getpid()} of {platform.node()}, since {datetime.now():%d %b %H:%M:%S}")
         file.flush()
         try:
             yield
@@ -92,20 +100,12 @@ def _locked(file: IO[str], folder: Path) -> bool:
             return True
         except BlockingIOError:
             if time.monotonic() > until:
-                raise BlockingIOError(_owner_told(file, folder)) from None
+                file.seek(0)
+                told = f"{folder} is being trained by {file.read() or 'another process'}"
+                raise BlockingIOError(f"{told}: wait for it, end it, or choose another `run`") from None
             time.sleep(0.2)
         except OSError as error:
             why = error.strerror
             break
     logger.warning("%s cannot be locked (%s): take care that no other process trains in it", folder, why)
     return False
-
-
-def _owner_told(file: IO[str], folder: Path) -> str:
-    file.seek(0)
-    try:
-        owner = json.load(file)
-        who = f"process {owner['pid']} of {owner['host']}, since {owner['since']}"
-    except ValueError:  # just being written
-        who = "another process"
-    return f"{folder} is being trained by {who}: wait for it, end it, or choose another `run`"

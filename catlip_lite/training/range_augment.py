@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 PEAK = 255.0**2  # the targets are on the scale of 8-bit images, images on 0..1
 WEIGHT = 100 / PEAK  # of the penalty, beside a classification loss
+TARGET_PSNR = 40.0, 20.0  # dB, first and last
 
 # Real values that each end of a range can take: a sigmoid maps the raw parameter in between.
 BOUNDS = {
@@ -24,20 +25,15 @@ BOUNDS = {
 }
 # Raw values at the start. The reference's are written as if they were real ranges, but pass through the sigmoid like any
 # other: brightness and contrast start at 0.60 to 8.38, noise at 0.00003 to 0.53, on photos 9 dB, far beyond the last target.
-STARTS = {
-    "reference": {"brightness": (0.5, 1.5), "contrast": (0.5, 1.5), "noise": (0.0, 0.1)},
-    # 0.80 to 1.25, and noise to 0.05: 26 dB on photos, between the targets. Nearer to 40 dB the sigmoids' slopes fade.
-    "mild": {"brightness": (1.95, -4.06), "contrast": (1.95, -4.06), "noise": (0.0, -2.95)},
-}
+START = {"brightness": (0.5, 1.5), "contrast": (0.5, 1.5), "noise": (0.0, 0.1)}
 
 
-def target_mse(step: int, max_steps: int, target_psnr: tuple[float, float] = (40.0, 20.0)) -> float:
+def target_mse(step: int, max_steps: int) -> float:
     """The mean squared difference to aim at, on the 0..255 scale: 6.5 at step 0, 650 from max_steps on, a cosine between.
 
-    target_psnr: first and last target in dB; PSNR = 10 log10(255^2 / MSE). Source: RangeAugment, in the
-    reference's form (the cosine runs in MSE, not in dB).
+    PSNR = 10 log10(255^2 / MSE). In the reference's form: the cosine runs in MSE, not in dB.
     """
-    first, last = (PEAK / 10 ** (psnr / 10) for psnr in target_psnr)
+    first, last = (PEAK / 10 ** (psnr / 10) for psnr in TARGET_PSNR)
     done = min(max(step / max_steps, 0.0), 1.0)
     return last + (first - last) * 0.5 * (1 + math.cos(math.pi * done))
 
@@ -45,22 +41,14 @@ def target_mse(step: int, max_steps: int, target_psnr: tuple[float, float] = (40
 class RangeAugment(nn.Module):
     """Random brightness, contrast and noise in a random order, each on a random half of the batch, of learned magnitude.
 
-    target_psnr: the curriculum of `target_mse`, first and last, in dB. start: "reference" or "mild", see STARTS.
     Parameters: `brightness`, `contrast`, `noise`, each float32 [2], the raw low and high end of the range (1-D, as FSDP
-    cannot shard a scalar). In eval mode images pass unchanged. Raises ValueError for an unknown start.
+    cannot shard a scalar). In eval mode images pass unchanged.
     """
 
-    def __init__(self, target_psnr: tuple[float, float] = (40.0, 20.0), start: str = "reference"):
+    def __init__(self):
         super().__init__()
-        if start not in STARTS:
-            raise ValueError(f"start={start!r} is unknown: choose one of {', '.join(STARTS)}")
-        self.target_psnr = target_psnr
-        for name, raw in STARTS[start].items():
+        for name, raw in START.items():
             setattr(self, name, nn.Parameter(torch.tensor(raw)))
-
-    def target_mse(self, step: int, max_steps: int) -> float:
-        """What to pass to `forward` at that step; see the function of this name."""
-        return target_mse(step, max_steps, self.target_psnr)
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         """The real low and high end of each range, for logs; every rank must call it where parameters are sharded."""

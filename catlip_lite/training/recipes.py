@@ -1,37 +1,83 @@
-"""Recipes: what to train and how, validated once. A value left at None is the paper's for the chosen model and corpus."""
+"""Recipes, tables 6 and 7 of the paper: what to train and how, validated once. A value left at None is the paper's.
+
+Reads a model's name and how many images there are; gives a `Recipe`, which `steps` turns into batches and `loop` trains by.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import asdict, dataclass, fields
+from typing import NamedTuple
 
+import numpy as np
+
+from ..data.boxes import LABELS_OF, LEAST_VISIBLE
+from ..data.images import AUGMENTATIONS
 from ..models.vit import MODELS
 from .losses import LOSSES
-from .multi_scale import MULTI_SCALE, scales
 from .optimiser import OPTIMISERS, learning_rate
 
-# Table 6 of the paper (DataComp): learning rates and batch over all GPUs; 200,000 steps, 10,000 of them warm-up.
-PAPER = {
-    "image_size": 224, "batch_size": 65_536, "max_steps": 200_000, "warmup_steps": 10_000, "weight_decay": 0.2,
-    "ema_momentum": 5e-4, "augmentation": "paper", "range_augment": True, "multi_scale": "paper", "head_bias": "zero",
-}  # fmt: skip
-PAPER_LR = {"vit_ti16": 1e-3, "vit_s16": 1e-3, "vit_b16": 1e-3, "vit_l16": 6e-4, "vit_h16": 4e-4}
-PAPER_MICRO_BATCH = {"vit_ti16": 1024, "vit_s16": 1024, "vit_b16": 1024, "vit_l16": 512, "vit_h16": 256}  # images a GPU
+logger = logging.getLogger(__name__)
 
-# The paper's run on CC3M, from which it lists no others for small corpora: a batch of 2,048 and ViT-B's rates of 2e-3 to 2e-5,
-# twice table 6's (for other models we double theirs), for up to 100 epochs; the rest is table 6.
-FEW_IMAGES = 10_000_000  # below, the recipe for CC3M
-FEW_BATCH, FEW_LR = 2_048, 2.0
-MOST_EPOCHS = 100
-FEWEST_STEPS = 8  # an epoch: no step takes more than an eighth of the corpus
+# --- image sizes: multi-scale training ----------------------------------------------------------------------------------------
+# The networks see objects at many scales and serve other resolutions than the one they are named after; small images, of which
+# more fit, pay for the large ones.
 
-# The demo's model, for two CPU cores; max_steps is the smoke run's minute, params/demo.yaml trains on.
-DEMO = {
-    "image_size": 32, "batch_size": 128, "max_steps": 150, "warmup_steps": 50, "weight_decay": 0.1, "lr": 3e-3,
-    "optimiser": "muon", "ema_momentum": 2e-3, "augmentation": "drawings", "range_augment": False, "multi_scale": "none",
-    "head_bias": "prior",
-}  # fmt: skip
+MULTI_SCALE = {  # sizes as shares of the base, which is always among them
+    "none": (),
+    "paper": tuple(np.linspace(128, 320, 25) / 224),  # the reference's 25 draws, for base 224 from 128 to 320
+    # Each size costs compiled graphs and a warm-up of the allocator. These five stand for the fifths of the paper's range: for
+    # base 224 the same mean size, 224, and a mean batch of 0.98 of the paper's.
+    "buckets": (144 / 224, 176 / 224, 1.0, 272 / 224, 304 / 224),
+    "finetune": tuple(np.linspace(128, 320, 25) / 224),  # table 7; from LARGE_BASE on 0.5 to 1
+    "multi_label": tuple(np.linspace(0.5, 1.5, 25)),  # table 7, COCO: for base 512 from 256 to 768
+}
+LARGE_BASE = 384  # pixels
+COARSE_FROM = 14  # patches a side: from here on fine-tuning's sizes are two patches apart
+TILE = 8  # matrix units work in tiles; a batch that is no multiple leaves some of the last tile idle
 
-HEAD_BIASES = ("zero", "prior")
+
+class Scale(NamedTuple):
+    """One kind of step: square images of `size` pixels a side, `batch` of them in a micro-batch."""
+
+    size: int
+    batch: int
+
+
+def scales(image_size: int, kind: str, micro_batch: int, patch: int = 16) -> tuple[Scale, ...]:
+    """The sizes that steps are drawn from, smallest first, each with as many images as have a micro-batch's pixels.
+
+    image_size: the base, in pixels; the range scales with it. micro_batch: images at the base size. patch: sizes are its
+    multiples. kind: "none" is the base alone; "paper" the reference's variable batch sampler, for base 224 and patch 16 the 13
+    sizes 128, 144, ... 320; "buckets" five of them, batches in multiples of 8; "finetune" the reference's for fine-tuning (base
+    224: 7 sizes, base 512: 9 from 256 to 512); "multi_label" that for COCO (base 512: 25 sizes from 256 to 768).
+    Raises ValueError for an unknown kind, or a base that is no multiple of the patch.
+    """
+    if kind not in MULTI_SCALE:
+        raise ValueError(f"multi_scale={kind!r} is unknown: choose one of {', '.join(MULTI_SCALE)}")
+    if kind != "none" and image_size % patch:
+        raise ValueError(f"image_size={image_size} must be a multiple of the patch, {patch}, to train at several scales")
+    finetune = kind == "finetune"
+    shares = np.linspace(0.5, 1.0, 25) if finetune and image_size >= LARGE_BASE else MULTI_SCALE[kind]
+    step = 2 * patch if finetune and image_size >= COARSE_FROM * patch else patch
+    sizes = sorted({image_size, *(_nearest_multiple(image_size * share, step) for share in shares)})
+    return tuple(Scale(size, _batch(size, image_size, micro_batch, kind)) for size in sizes)
+
+
+def _nearest_multiple(size: float, patch: int) -> int:
+    """The nearest multiple of patch, or the next above if the nearest is more than 10 % below (the reference's rule)."""
+    nearest = max(patch, int(size + patch / 2) // patch * patch)
+    return nearest + patch if nearest < 0.9 * size else nearest
+
+
+def _batch(size: int, base: int, micro_batch: int, kind: str) -> int:
+    batch = max(1, int(round(base * base * micro_batch / (size * size), 2)))
+    # Of fewer than eight tiles, rounding down would leave out too large a share.
+    return batch // TILE * TILE if kind == "buckets" and size != base and batch >= 8 * TILE else batch
+
+
+# --- the recipe ---------------------------------------------------------------------------------------------------------------
 
 # How the work is cut and spread does not decide the outcome (but for the images that a batch norm averages over).
 FREE_TO_CHANGE = ("micro_batch",)
@@ -83,6 +129,11 @@ class Recipe:
         """Micro-batches a step, over all processes."""
         return self.batch_size // self.micro_batch
 
+    @property
+    def scales(self) -> tuple[Scale, ...]:
+        """The sizes of its steps, see the function of this name."""
+        return scales(self.image_size, self.multi_scale, self.micro_batch, MODELS[self.model].patch)
+
     def as_dict(self) -> dict:
         """Plain values, for JSON."""
         return asdict(self)
@@ -100,102 +151,224 @@ class Recipe:
         return self.patch_drop if step < round(self.max_steps * (1 - self.unmasked_tail)) else 0.0
 
 
-def recipe_for(
-    model: str, *, epochs: float | None = None, num_samples: int | None = None, processes: int = 1, **given
-) -> Recipe:
-    """The recipe of a model; values given and not None replace the paper's.
+def mean_batch(values: dict) -> float:
+    """Images that a step of a recipe's values takes, the mean over its sizes, before they are rounded to whole micro-batches.
 
-    num_samples: images of the corpus, which batch, learning rate and steps follow (see `of_corpus`); None: table 6, whatever
-    there is. No run is longer than 100 epochs, unless epochs (instead of max_steps; needs num_samples) or max_steps say so.
-    processes: how many share a step; the micro-batch, if it is not given, is the paper's images a GPU, or each process's share
-    of the batch if that is less. vit_nano8 has a recipe of its own.
-    Raises ValueError for an unknown model, name or impossible value.
+    Unrounded, as a run that goes on with another micro_batch or number of processes must find the same number of steps.
     """
-    if model not in MODELS:
-        raise ValueError(f"model={model!r} is unknown: choose one of {', '.join(MODELS)}")
-    unknown = set(given) - {f.name for f in fields(Recipe)}
-    if unknown:
-        raise ValueError(f"a recipe has no {', '.join(sorted(unknown))}")
-    given = {name: value for name, value in given.items() if value is not None}
-    if model == "vit_nano8":
-        values = DEMO | given
-    else:
-        followed = of_corpus(model, num_samples, given.get("batch_size"))
-        values = {**PAPER, "micro_batch": PAPER_MICRO_BATCH[model], **followed, **given}
-    values.setdefault("min_lr", values["lr"] / 100)
-    settle_batch(values, processes, keep_micro_batch="micro_batch" in given)
-    bounded = num_samples is not None and model != "vit_nano8"
-    if "max_steps" not in given and (epochs is not None or bounded):
-        passes = MOST_EPOCHS if epochs is None else epochs
-        steps = max(1, round(passes * num_samples / mean_batch(values, MODELS[model].patch)))
-        by_table_6 = epochs is None and num_samples >= FEW_IMAGES
-        values["max_steps"] = min(steps, values["max_steps"]) if by_table_6 else steps
-    settle_warmup(values)
-    return Recipe(model=model, **values)
-
-
-def of_corpus(model: str, num_samples: int | None, batch_size: int | None = None) -> dict:
-    """batch_size and peak lr for so many images, by the paper's two recipes: table 6, and for less than ten million CC3M's.
-
-    The batch is at most an eighth of the images, as a power of two; batch_size: one that was chosen instead. With fewer images
-    a step than the paper's recipe has, lr falls by the square root of their ratio, as AdamW's should (Malladi et al.,
-    NeurIPS 2022); with more it stays.
-    """
-    few = num_samples is not None and num_samples < FEW_IMAGES
-    papers = FEW_BATCH if few else PAPER["batch_size"]
-    most = papers if num_samples is None else max(1, num_samples // FEWEST_STEPS)
-    batch = batch_size or min(papers, 1 << (most.bit_length() - 1))
-    return {"batch_size": batch, "lr": PAPER_LR[model] * (FEW_LR if few else 1) * min(1.0, max(0, batch) / papers) ** 0.5}
-
-
-def mean_batch(values: dict, patch: int) -> float:
-    """Images that a step of these values takes, the mean over its sizes, before they are rounded to whole micro-batches."""
     base = values["image_size"]
-    shares = [(base / scale.size) ** 2 for scale in scales(base, values["multi_scale"], 1, patch=patch)]
+    shares = [(base / scale.size) ** 2 for scale in scales(base, values["multi_scale"], 1, MODELS[values["model"]].patch)]
     return values["batch_size"] * sum(shares) / len(shares)
 
 
-def settle_batch(values: dict, processes: int, *, keep_micro_batch: bool) -> None:
-    """Check a recipe's values and set its micro_batch: the largest up to its value that divides a process's share of the batch.
+CHOICES = {
+    "loss": LOSSES, "optimiser": OPTIMISERS, "multi_scale": MULTI_SCALE, "head_bias": ("zero", "prior"),
+    "augmentation": AUGMENTATIONS, "schedule": ("epoch", "step"), "labels_of": LABELS_OF,
+}  # fmt: skip
+
+
+def _given(kind: type[Recipe], model: str, given: dict) -> dict:
+    """The model and those given that are not None. Raises ValueError for a model or a name that is unknown."""
+    if model not in MODELS:
+        raise ValueError(f"model={model!r} is unknown: choose one of {', '.join(MODELS)}")
+    unknown = set(given) - {f.name for f in fields(kind)}
+    if unknown:
+        raise ValueError(f"a {kind.__name__} has no {', '.join(sorted(unknown))}")
+    return {"model": model, **{name: value for name, value in given.items() if value is not None}}
+
+
+def _settle(values: dict, processes: int, *, keep_micro_batch: bool) -> None:
+    """Check a recipe's values; its micro_batch becomes the largest up to its value that divides a process's share of the batch.
 
     keep_micro_batch: exactly its value. Raises ValueError for impossible values, or a batch that does not come out even.
     """
-    _check(values, processes)
-    share = values["batch_size"] // processes
-    most = min(values.get("micro_batch", share), share)
-    if not keep_micro_batch and values["batch_size"] % processes == 0:
-        most = next(n for n in range(most, 0, -1) if share % n == 0)
-    values["micro_batch"] = most
-    if values["batch_size"] % (values["micro_batch"] * processes):
-        raise ValueError(
-            f"batch_size={values['batch_size']} must be a multiple of micro_batch={values['micro_batch']}"
-            + (f" times workers={processes}" if processes > 1 else "")
-        )
-
-
-def settle_warmup(values: dict) -> None:
-    """A short run warms up in a fifth of its steps."""
-    values["warmup_steps"] = min(values["warmup_steps"], max(1, values["max_steps"] // 5))
-
-
-def _check(values: dict, processes: int) -> None:
+    if processes < 1:
+        raise ValueError(f"workers={processes} must be at least 1")
+    for name, known in CHOICES.items():
+        if name in values and values[name] not in known:
+            raise ValueError(f"{name}={values[name]!r} is unknown: choose one of {', '.join(known)}")
     for name in ("image_size", "batch_size", "max_steps", "lr"):
         if values.get(name, 1) <= 0:
             raise ValueError(f"{name}={values[name]} must be above 0")
-    if values.get("micro_batch", 1) < 1 or values["batch_size"] < processes:
-        raise ValueError(
-            f"batch_size={values['batch_size']} and micro_batch={values.get('micro_batch')} must leave every one of "
-            f"{processes} process(es) an image a step"
-        )
-    for name, known in (
-        ("loss", LOSSES),
-        ("optimiser", OPTIMISERS),
-        ("multi_scale", MULTI_SCALE),
-        ("head_bias", HEAD_BIASES),
-    ):
-        if name in values and values[name] not in known:
-            raise ValueError(f"{name}={values[name]!r} is unknown: choose one of {', '.join(known)}")
-    if not 0 <= values.get("patch_drop", 0.0) < 1:
-        raise ValueError(f"patch_drop={values['patch_drop']} must be a share of the patches, from 0 to below 1")
+    for name in ("patch_drop", "label_smoothing", "drop_path"):
+        if not 0 <= values.get(name, 0.0) < 1:
+            raise ValueError(f"{name}={values[name]} must be a share, from 0 to below 1")
     if not 0 <= values.get("unmasked_tail", 0.1) <= 1:
         raise ValueError(f"unmasked_tail={values['unmasked_tail']} must be a share of the steps, from 0 to 1")
+    batch, share = values["batch_size"], values["batch_size"] // processes
+    most = min(values.get("micro_batch", share), share)
+    if most < 1:
+        told = f"batch_size={batch} and micro_batch={values.get('micro_batch')}"
+        raise ValueError(f"{told} must leave every one of {processes} process(es) an image a step")
+    if not keep_micro_batch and batch % processes == 0:
+        most = next(n for n in range(most, 0, -1) if share % n == 0)
+    values["micro_batch"] = most
+    if batch % (most * processes):
+        among = f" times workers={processes}" if processes > 1 else ""
+        raise ValueError(f"batch_size={batch} must be a multiple of micro_batch={most}{among}")
+
+
+# --- pre-training: table 6, and CC3M's ----------------------------------------------------------------------------------------
+
+# Table 6 (DataComp): learning rates and batch over all GPUs; 200,000 steps, 10,000 of them warm-up.
+PAPER = {
+    "image_size": 224, "batch_size": 65_536, "max_steps": 200_000, "warmup_steps": 10_000, "weight_decay": 0.2,
+    "ema_momentum": 5e-4, "augmentation": "paper", "range_augment": True, "multi_scale": "paper", "head_bias": "zero",
+}  # fmt: skip
+PAPER_LR = {"vit_ti16": 1e-3, "vit_s16": 1e-3, "vit_b16": 1e-3, "vit_l16": 6e-4, "vit_h16": 4e-4}
+PAPER_MICRO_BATCH = {"vit_ti16": 1024, "vit_s16": 1024, "vit_b16": 1024, "vit_l16": 512, "vit_h16": 256}  # images a GPU
+
+# The paper's run on CC3M, from which it lists no others for small corpora: a batch of 2,048 and ViT-B's rates of 2e-3 to 2e-5,
+# twice table 6's (for other models we double theirs), for up to 100 epochs; the rest is table 6.
+FEW_IMAGES = 10_000_000  # below, the recipe for CC3M
+FEW_BATCH, FEW_LR = 2_048, 2.0
+MOST_EPOCHS = 100
+FEWEST_STEPS = 8  # an epoch: no step takes more than an eighth of the corpus
+
+# The demo's model, for two CPU cores; max_steps is the smoke run's minute, params/demo.yaml trains on.
+DEMO = {
+    "image_size": 32, "batch_size": 128, "max_steps": 150, "warmup_steps": 50, "weight_decay": 0.1, "lr": 3e-3,
+    "optimiser": "muon", "ema_momentum": 2e-3, "augmentation": "drawings", "range_augment": False, "multi_scale": "none",
+    "head_bias": "prior",
+}  # fmt: skip
+
+
+def recipe_for(model: str, *, epochs: float | None = None, num_samples: int | None = None, processes=1, **given) -> Recipe:
+    """The recipe of a model; values given and not None replace the paper's.
+
+    num_samples: images of the corpus, by which it is table 6's, or below ten million CC3M's; None: table 6, whatever there is.
+    The batch is at most an eighth of the images, as a power of two; with fewer images a step than the paper's, lr falls by the
+    square root of their ratio, as AdamW's should (Malladi et al., NeurIPS 2022). No run is longer than 100 epochs, unless
+    epochs (instead of max_steps; needs num_samples) or max_steps say so. processes: how many share a step; the micro-batch, if
+    it is not given, is the paper's images a GPU, or each process's share if that is less. vit_nano8 has its own recipe.
+    Raises ValueError for an unknown model, name or impossible value.
+    """
+    given = _given(Recipe, model, given)
+    demo, few = model == "vit_nano8", num_samples is not None and num_samples < FEW_IMAGES
+    if demo:
+        values = DEMO | given
+    else:
+        papers = FEW_BATCH if few else PAPER["batch_size"]
+        most = papers if num_samples is None else max(1, num_samples // FEWEST_STEPS)
+        batch = given.get("batch_size") or min(papers, 1 << (most.bit_length() - 1))
+        lr = PAPER_LR[model] * (FEW_LR if few else 1) * min(1.0, max(0, batch) / papers) ** 0.5
+        values = {**PAPER, "micro_batch": PAPER_MICRO_BATCH[model], "batch_size": batch, "lr": lr, **given}
+    values.setdefault("min_lr", values["lr"] / 100)
+    _settle(values, processes, keep_micro_batch="micro_batch" in given)
+    if "max_steps" not in given and (epochs is not None or (num_samples is not None and not demo)):
+        passes = MOST_EPOCHS if epochs is None else epochs
+        steps = max(1, round(passes * num_samples / mean_batch(values)))
+        values["max_steps"] = min(steps, values["max_steps"]) if epochs is None and not few else steps
+    values["warmup_steps"] = min(values["warmup_steps"], max(1, values["max_steps"] // 5))
+    return Recipe(**values)
+
+
+# --- fine-tuning: table 7 -----------------------------------------------------------------------------------------------------
+
+TASKS = ("imagenet-1k", "places365", "coco")  # table 7's; another task takes the recipe of the one it is like
+
+# All tasks. Evaluation is on 232 pixels cropped to 224, from 384 pixels on without a margin: see `Evaluation`.
+TABLE_7 = {
+    "image_size": 224, "epochs": 10, "warmup_steps": 500, "lr": 3e-5, "min_lr": 3e-6, "weight_decay": 0.05,
+    "ema_momentum": 5e-4, "augmentation": "paper", "range_augment": True, "multi_scale": "finetune", "loss": "softmax",
+    "label_smoothing": 0.1, "batch_size": 512, "decay_embeddings": False, "head_bias": "zero",
+}  # fmt: skip
+TABLE_7_COCO = {
+    "image_size": 512, "lr": 1e-5, "min_lr": 1e-6, "multi_scale": "multi_label", "loss": "bce", "label_smoothing": 0.0,
+    "batch_size": 128, "micro_batch": 32,
+}  # fmt: skip
+LARGE_MICRO_BATCH = {"vit_h16": 32}  # images a GPU from LARGE_BASE pixels on, 64 for the others; below:
+SMALL_MICRO_BATCH = {"vit_l16": 128, "vit_h16": 128}  # 512 for the others
+
+# The demo's model, for two CPU cores: chosen on a quarter of its labelled drawings, set aside, by a handful of short trainings.
+FINETUNE_DEMO = {
+    "image_size": 32, "epochs": 10, "warmup_steps": 20, "lr": 1e-3, "min_lr": 1e-4, "weight_decay": 0.05, "ema_momentum": 2e-3,
+    "augmentation": "drawings", "range_augment": False, "multi_scale": "none", "loss": "softmax", "label_smoothing": 0.1,
+    "batch_size": 32, "schedule": "step", "layer_decay": 0.6, "head_bias": "zero",
+}  # fmt: skip
+FINETUNE_DEMO_COCO = {"loss": "bce", "label_smoothing": 0.0, "layer_decay": 1.0}  # scenes are not what it was pre-trained on
+
+
+@dataclass(frozen=True)
+class FinetuneRecipe(Recipe):
+    """All that decides the outcome of fine-tuning, besides data, backbone and head; what it shares with pre-training: `Recipe`.
+
+    epochs: passes over the images, of steps_per_epoch steps each (a step of a multi-scale run takes more images or fewer; the
+    mean counts). schedule: the cosine moves on "epoch" by epoch, as the reference's (the rate stands still within an epoch,
+    and `min_lr` is never reached: 3.66e-6 is table 7's last), or "step" by step down to min_lr. label_smoothing: see `softmax`.
+    layer_decay: see `lr_scale`. drop_path: stochastic depth's rate at the last block, linear from 0 at the first.
+    labels_of, least_visible: whether a view has the labels of its whole "image" (the reference's) or of what the "view" shows.
+    """
+
+    epochs: int = 10
+    steps_per_epoch: int = 1
+    schedule: str = "epoch"
+    label_smoothing: float = 0.1
+    layer_decay: float = 1.0
+    drop_path: float = 0.0
+    labels_of: str = "image"
+    least_visible: float = LEAST_VISIBLE
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of a step, before layer-wise decay."""
+        if self.schedule == "step" or step < self.warmup_steps:
+            return super().lr_at(step)
+        epoch = step // self.steps_per_epoch
+        return self.min_lr + 0.5 * (self.lr - self.min_lr) * (1 + math.cos(math.pi * epoch / self.epochs))
+
+
+def finetune_recipe_for(
+    model: str, *, num_images: int, task: str | None = None, multi_label: bool = False, processes: int = 1, **given
+) -> FinetuneRecipe:
+    """The recipe of a model, a name of `MODELS`, for so many training images; values given and not None replace table 7's.
+
+    task: whose column of table 7, one of `TASKS`; None: "coco" for multi-label images, else "imagenet-1k". max_steps may be
+    given instead of epochs. processes: how many share a step. A batch of more than all images is lowered, with a warning.
+    Raises ValueError for an unknown name or an impossible value.
+    """
+    given = _given(FinetuneRecipe, model, given)
+    task = task or ("coco" if multi_label else "imagenet-1k")
+    if task not in TASKS:
+        raise ValueError(f"task={task!r} is unknown: choose one of {', '.join(TASKS)}")
+    if num_images < processes:
+        raise ValueError(f"{num_images} training image(s) are too few for {processes} process(es): give more images")
+    large = given.get("image_size", 224) >= LARGE_BASE
+    micro_batch = LARGE_MICRO_BATCH.get(model, 64) if large else SMALL_MICRO_BATCH.get(model, 512)
+    if model == "vit_nano8":
+        values = FINETUNE_DEMO | (FINETUNE_DEMO_COCO if task == "coco" else {}) | given
+    elif task == "coco":
+        values = TABLE_7 | TABLE_7_COCO | given
+    else:
+        values = TABLE_7 | {"micro_batch": min(micro_batch, 128) if task == "places365" else micro_batch} | given
+    if "lr" in given and "min_lr" not in given:
+        values["min_lr"] = values["lr"] / 10
+    lowered = num_images < values["batch_size"]
+    if lowered:
+        # 8 to 15 times a power of two: any number of processes that is a power of two shares it alike, and all make one recipe.
+        unit = 1 << max(0, num_images.bit_length() - 4)
+        batch = num_images // unit * unit // processes * processes or processes
+        logger.warning("batch_size=%d is lowered to %d: there are %d images", values["batch_size"], batch, num_images)
+        values["batch_size"] = batch
+    _check_finetuning(values)
+    _settle(values, processes, keep_micro_batch="micro_batch" in given and not lowered)
+    values["steps_per_epoch"] = max(1, round(num_images / mean_batch(values)))
+    if "max_steps" in values:
+        values["epochs"] = math.ceil(values["max_steps"] / values["steps_per_epoch"])
+    else:
+        values["max_steps"] = values["epochs"] * values["steps_per_epoch"]
+    values["warmup_steps"] = min(values["warmup_steps"], max(1, values["max_steps"] // 5))
+    return FinetuneRecipe(**values)
+
+
+def _check_finetuning(values: dict) -> None:
+    size, patch = values["image_size"], MODELS[values["model"]].patch
+    if size < patch or size % patch:
+        raise ValueError(f"image_size={size} is no multiple of the model's patch, {patch}: choose {size // patch * patch}, say")
+    if values["epochs"] < 1 or values["epochs"] != int(values["epochs"]):
+        raise ValueError(f"epochs={values['epochs']} must be a whole number, at least 1")
+    if values["label_smoothing"] and values["loss"] != "softmax":
+        raise ValueError(f"label_smoothing={values['label_smoothing']} belongs to softmax: loss={values['loss']!r} takes 0")
+    if not 0 < values.get("layer_decay", 1.0) <= 1:
+        raise ValueError(f"layer_decay={values['layer_decay']} must be above 0 and at most 1 (1: the same rate in all layers)")
+    if not 0 <= values["min_lr"] <= values["lr"]:
+        raise ValueError(f"min_lr={values['min_lr']} must be from 0 to lr={values['lr']}")

@@ -1,27 +1,28 @@
 """What each step takes from the stream of samples, and at which size: a pure function of the step (paper section 3.2, table 6).
 
-A step is so many micro-batches, whoever computes them: each process takes its share of them, one after the other. All
-randomness of a micro-batch follows from its number, so that one process with two does what two processes do with one each.
+Between the recipe and the loop. A step is so many micro-batches, whoever computes them: each process takes its share, one after
+the other. All randomness of a micro-batch follows from its number, so that one process with two does what two do with one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ..data.batches import BatchSpec
-from .multi_scale import Scale, micro_batches, scales, size_of_steps
-from .recipes import Recipe
+from .recipes import Recipe, Scale
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a run is: steps done, and samples taken from the stream."""
 
     step: int = 0
     position: int = 0
+
+
+BEGINNING = Place()
 
 
 class StepPlan:
@@ -30,38 +31,33 @@ class StepPlan:
     Raises ValueError if the processes cannot share a step's micro-batches evenly.
     """
 
-    def __init__(self, recipe: Recipe, patch: int, place: Place = Place(), rank: int = 0, processes: int = 1):
+    def __init__(self, recipe: Recipe, place: Place = BEGINNING, rank: int = 0, processes: int = 1):
         if recipe.micro_batches % processes:
             raise ValueError(
                 f"{processes} processes cannot share {recipe.micro_batches} micro-batches a step evenly: choose a "
                 f"micro_batch that divides batch_size / processes ({recipe.batch_size} / {processes})"
             )
-        self.recipe, self.place, self.rank = recipe, place, rank
-        self.processes = processes
-        self.scales = scales(recipe.image_size, recipe.multi_scale, recipe.micro_batch, patch=patch)
-        base, share = Scale(recipe.image_size, recipe.micro_batch), recipe.micro_batches // processes
-        self._shares = [micro_batches(scale, base, share) for scale in self.scales]
-        steps = np.arange(place.step, recipe.max_steps)
-        self._scale = size_of_steps(steps, recipe.seed, len(self.scales))
-        images = [scale.batch * share * processes for scale, share in zip(self.scales, self._shares, strict=True)]
-        sizes = np.array(images)[self._scale]
-        self._starts = place.position + np.concatenate([[0], np.cumsum(sizes)])
+        self.recipe, self.place, self.rank, self.processes = recipe, place, rank, processes
+        self._kinds = list(zip(recipe.scales, shares_of_scales(recipe, processes), strict=True))
+        self._which = size_of_steps(np.arange(place.step, recipe.max_steps), recipe.seed, len(self._kinds))
+        images = np.array([scale.batch * share * processes for scale, share in self._kinds])
+        self._starts = place.position + np.concatenate([[0], np.cumsum(images[self._which])])
 
     def scale(self, step: int) -> Scale:
         """Image size and micro-batch of a step."""
-        return self.scales[self._scale[step - self.place.step]]
+        return self._kinds[self._which[step - self.place.step]][0]
 
     def share(self, step: int) -> int:
         """Micro-batches of a step that each process takes."""
-        return self._shares[self._scale[step - self.place.step]]
-
-    def place_after(self, step: int) -> Place:
-        """Where the run is once this step is done."""
-        return Place(step + 1, int(self._starts[step + 1 - self.place.step]))
+        return self._kinds[self._which[step - self.place.step]][1]
 
     def images(self, step: int) -> int:
         """Images of a step, over all processes."""
         return self.scale(step).batch * self.share(step) * self.processes
+
+    def place_after(self, step: int) -> Place:
+        """Where the run is once this step is done."""
+        return Place(step + 1, int(self._starts[step + 1 - self.place.step]))
 
     def specs(self) -> Iterator[BatchSpec]:
         """This process's micro-batches, step after step."""
@@ -70,13 +66,40 @@ class StepPlan:
 
     def specs_of(self, step: int) -> list[BatchSpec]:
         """This process's micro-batches of one step."""
-        scale, start = self.scale(step), int(self._starts[step - self.place.step])
-        share = self.share(step)
+        scale, start, share = self.scale(step), int(self._starts[step - self.place.step]), self.share(step)
         numbers = range(self.rank * share, (self.rank + 1) * share)
-        size = self.images(step)
-        return [BatchSpec(start, size, n * scale.batch, (n + 1) * scale.batch, scale.size) for n in numbers]
+        return [BatchSpec(start, self.images(step), n * scale.batch, (n + 1) * scale.batch, scale.size) for n in numbers]
 
     def seed_of(self, step: int, micro_batch: int) -> int:
         """Seed of the random numbers drawn on the device for this process's `micro_batch`-th of a step."""
         number = self.rank * self.share(step) + micro_batch
         return int(np.random.SeedSequence((self.recipe.seed, step, number)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def shares_of_scales(recipe: Recipe, processes: int) -> list[int]:
+    """How many micro-batches each process takes at each scale: about as many pixels as at the base, and at least one.
+
+    More, where few images are in each: where steps end among the samples depends on the micro-batch, by less than half of one.
+    """
+    pixels = max(1, recipe.micro_batches // processes) * recipe.micro_batch * recipe.image_size**2
+    return [max(1, round(pixels / (scale.batch * scale.size**2))) for scale in recipe.scales]
+
+
+def size_of_steps(steps: np.ndarray, seed: int, num_scales: int) -> np.ndarray:
+    """Which scale each step takes, uniform over 0..num_scales-1: int64, shaped as `steps` (int64).
+
+    A pure function of (seed, step), so that a resumed run, or another process, asks for any step without drawing those before.
+    """
+    first = _splitmix64(np.array(seed & (2**64 - 1), np.uint64))
+    hashed = _splitmix64(first + np.asarray(steps).astype(np.uint64))
+    # The upper half as a fraction of 2^32, times the number of scales.
+    return ((hashed >> np.uint64(32)) * np.uint64(num_scales) >> np.uint64(32)).astype(np.int64)
+
+
+def _splitmix64(state: np.ndarray) -> np.ndarray:
+    """A well-mixed 64-bit number for each state: uint64 (Steele, Lea and Flood, OOPSLA 2014); arithmetic is modulo 2^64."""
+    with np.errstate(over="ignore"):
+        state = state + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return state ^ (state >> np.uint64(31))

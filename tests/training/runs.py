@@ -42,7 +42,7 @@ def run(corpus, folder, stop_at=None, options=None, stop=None, model="vit_nano8"
         if entry["step"] == stop_at:
             (stop or _interrupt)()
 
-    chosen = RunOptions(torch.device("cpu"), **{**OPTIONS, **(options or {})})
+    chosen = RunOptions("cpu", **{**OPTIONS, **(options or {})})
     return train(
         network, create_loss(recipe.loss, vocabulary), corpus, recipe, Path(folder) if folder else None, chosen, on_log=on_log
     )

@@ -1,6 +1,7 @@
 """The loop: it learns, resumes bit for bit, and stops with the last good checkpoint when the loss is lost."""
 
 import json
+from contextlib import closing
 from functools import partial
 
 import pytest
@@ -10,9 +11,9 @@ from runs import open_corpus, read_log, run
 from catlip_lite.data.batches import Batch
 from catlip_lite.data.images import AUGMENTATIONS
 from catlip_lite.data.shards import write_shards
-from catlip_lite.training.checkpoints import latest_facts
-from catlip_lite.training.loop import Learner, Training, start_training, train_step
+from catlip_lite.training.loop import Learner, RunLog, Training, start_training, train_step
 from catlip_lite.training.losses import bce
+from catlip_lite.training.parallel import latest_facts
 
 EVERYTHING = {
     "model": "vit_ti16",
@@ -140,13 +141,13 @@ def test_activation_checkpointing_changes_nothing(corpus, tmp_path):
 
 def test_a_folder_with_another_recipe_is_refused(corpus, tmp_path):
     run(corpus, tmp_path)
-    with pytest.raises(ValueError, match=r"another recipe \(lr was 0.001, is 0.1"):
+    with pytest.raises(ValueError, match=r"another run \(lr was 0.001, is 0.1"):
         run(corpus, tmp_path, lr=0.1)
 
 
 def test_a_folder_with_another_order_is_refused(corpus, tmp_path, shards, vocabulary):
     run(corpus, tmp_path)
-    with pytest.raises(ValueError, match="in another order"):
+    with pytest.raises(ValueError, match="rule was .*, is .*give what it began with"):
         run(open_corpus(shards, vocabulary, lanes=2), tmp_path)
 
 
@@ -196,3 +197,55 @@ def test_patches_are_dropped_until_the_unmasked_tail(corpus, tmp_path, monkeypat
     monkeypatch.setattr(loop, "set_patch_drop", lambda network, share: (real(network, share), seen.append(share)))
     run(corpus, tmp_path, model="vit_ti16", patch_drop=0.5, unmasked_tail=0.25, max_steps=8, multi_scale="none")
     assert seen == [0.5] * 6 + [0.0] * 2
+
+
+# --- what a run writes down, and how a resumed run cuts it back ---------------------------------------------------------------
+
+
+def steps(path):
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def write(folder, start, stop, **options):
+    with closing(RunLog(folder, start, **options)) as log:
+        for step in range(start + 1, stop + 1):
+            log.write({"step": step, "loss": 1.0, "mfu": None})
+            log.samples(step, ["0.tar:0"], [("0.tar:1", "no image")])
+
+
+def test_a_resumed_run_cuts_every_file_back_to_where_it_goes_on(tmp_path):
+    write(tmp_path, 0, 7, record_samples=True)
+    write(tmp_path, 4, 6, record_samples=True)
+    for name in ("log.jsonl", "skipped/rank0.jsonl", "samples/rank0.jsonl"):
+        assert steps(tmp_path / name) == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_line_that_a_killed_run_was_writing_is_dropped(tmp_path):
+    write(tmp_path, 0, 3)
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 4, "lo')
+    write(tmp_path, 3, 4)
+    assert steps(tmp_path / "log.jsonl") == [1, 2, 3, 4]
+
+
+def test_samples_that_other_processes_recorded_are_cut_back_too(tmp_path):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples/rank5.jsonl").write_text('{"step": 1, "samples": []}\n{"step": 9, "samples": []}\n')
+    write(tmp_path, 4, 5)
+    assert steps(tmp_path / "samples/rank5.jsonl") == [1]
+
+
+def test_samples_are_recorded_on_request_alone(tmp_path):
+    write(tmp_path, 0, 1)
+    assert not (tmp_path / "samples").exists()
+    assert json.loads((tmp_path / "skipped/rank0.jsonl").read_text()) == {"step": 1, "sample": "0.tar:1", "reason": "no image"}
+
+
+def test_tensorboard_gets_the_numbers(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    write(tmp_path, 0, 3)
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    assert [(e.step, e.value) for e in board.Scalars("train/loss")] == [(1, 1.0), (2, 1.0), (3, 1.0)]
+    assert "train/mfu" not in board.Tags()["scalars"]

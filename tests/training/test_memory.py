@@ -8,10 +8,10 @@ from runs import in_processes
 
 from catlip_lite.models import create_vit
 from catlip_lite.training import memory
-from catlip_lite.training.distribution import rank
 from catlip_lite.training.loop import RunOptions
 from catlip_lite.training.losses import create_loss
 from catlip_lite.training.memory import choose, fit_to_device, free_memory
+from catlip_lite.training.parallel import rank
 from catlip_lite.training.recipes import recipe_for
 
 CPU = torch.device("cpu")
@@ -48,7 +48,8 @@ def fit(free=None, monkeypatch=None, network=None, model="vit_ti16", **given):
     network = network or create_vit(model, 7, 32)
     if free is not None:
         monkeypatch.setattr(memory, "free_memory", lambda device: free)
-    return fit_to_device(network, create_loss("bce"), recipe, RunOptions(CPU, "fp32"), **given)
+    options = RunOptions("cpu", "fp32", activation_checkpointing=given.pop("checkpointing", None))
+    return fit_to_device(network, create_loss("bce"), recipe, options, **given)
 
 
 def test_with_room_all_of_a_share_passes_at_a_time():
@@ -85,13 +86,13 @@ def test_what_is_given_stays(monkeypatch):
 def test_memory_that_runs_out_in_the_trial_halves_the_micro_batch(monkeypatch):
     tried = []
 
-    def try_out(self, micro_batch, checkpointing):
+    def try_out(learner, dtype, recipe, state, micro_batch, checkpointing):
         tried.append(micro_batch)
         if micro_batch > 20:
             raise torch.OutOfMemoryError("of a GPU")
-        self.speed = 1.0
+        return 1.0
 
-    monkeypatch.setattr(memory._Trial, "try_out", try_out)
+    monkeypatch.setattr(memory, "try_out", try_out)
     assert fit().micro_batch == tried[-1] == 16
     assert tried[:2] == [64, 32]
 
@@ -109,7 +110,7 @@ def test_a_trial_leaves_network_gradients_and_random_numbers_as_they_were():
 def fit_as_one_of_many(root: str):
     memory.free_memory = lambda device: (1e12, 120e6)[rank()] * 2  # shared by two
     recipe = recipe_for("vit_ti16", image_size=32, batch_size=64, multi_scale="none", processes=2)
-    found = fit_to_device(create_vit("vit_ti16", 7, 32), create_loss("bce"), recipe, RunOptions(CPU, "fp32"))
+    found = fit_to_device(create_vit("vit_ti16", 7, 32), create_loss("bce"), recipe, RunOptions("cpu", "fp32"))
     (Path(root) / f"{rank()}.txt").write_text(f"{found.micro_batch}")
 
 

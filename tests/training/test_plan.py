@@ -10,11 +10,11 @@ from catlip_lite.training.recipes import recipe_for
 
 B16 = 104_657_408  # parameters with 24,320 classes
 STATISTICS = 2 * (2 * 192 * 4 + 8)  # bytes of the stem's two batch norms: means and variances of 192 channels, a counter
-GPU = {"mfu": 0.4, "peak": 989e12}
+GPU = {"speed": 0.4 * 989e12}
 
 
 def values(recipe, num_classes=24_320, devices=64, **given):
-    return training_plan(recipe, num_classes, devices, **given)["value"]
+    return {quantity: row[0] for quantity, row in training_plan(recipe, num_classes, devices, **given).items()}
 
 
 def test_memory_and_checkpoint_of_the_papers_b16():
@@ -60,7 +60,7 @@ def test_reading_follows_from_the_size_of_an_image():
 
 
 def test_nothing_is_told_of_what_was_not_given():
-    quantities = set(values(recipe_for("vit_nano8"), num_classes=9, devices=1).index)
+    quantities = set(values(recipe_for("vit_nano8"), num_classes=9, devices=1))
     assert not quantities & {"hours", "device_hours", "images_per_second", "shards_per_second", "read_bandwidth", "bytes_read"}
 
 
@@ -90,21 +90,6 @@ def test_a_checkpoint_really_has_the_planned_size(tmp_path):
     torch.save(state, tmp_path / "checkpoint.pt")
     planned = values(recipe_for("vit_s16", processes=64), num_classes=1000)["checkpoint"]
     assert (tmp_path / "checkpoint.pt").stat().st_size == pytest.approx(planned, rel=0.001)
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"devices": 0}, "devices=0 must be at least 1"),
-        ({"mfu": 40, "peak": 1e12}, "mfu=40 is a share of the peak: choose it above 0 and up to 1"),
-        ({"mfu": 0.4, "peak": 0}, "peak=0 must be above 0"),
-        ({"jpeg_bytes": -1}, "jpeg_bytes=-1 must be above 0"),
-    ],
-    ids=["devices", "mfu", "peak", "jpeg"],
-)
-def test_impossible_figures_are_refused(given, message):
-    with pytest.raises(ValueError, match=message):
-        training_plan(recipe_for("vit_nano8"), 9, **{"devices": 1, **given})
 
 
 # ---------------------------------------------------------------- as a table to read

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from catlip_lite.training.recipes import Recipe, recipe_for
+from catlip_lite.models.vit import MODELS
+from catlip_lite.training.recipes import Recipe, finetune_recipe_for, recipe_for, scales
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -109,3 +110,140 @@ def test_impossible_values_are_refused(name, value, told):
 def test_a_batch_that_micro_batches_do_not_divide_is_refused():
     with pytest.raises(ValueError, match="batch_size=100 must be a multiple of micro_batch=30"):
         recipe_for("vit_s16", batch_size=100, micro_batch=30)
+
+
+# --- fine-tuning: table 7 -----------------------------------------------------------------------------------------------------
+
+
+IMAGENET = 1_281_167
+
+
+def sizes_of(recipe):
+    patch = MODELS[recipe.model].patch
+    return [scale.size for scale in scales(recipe.image_size, recipe.multi_scale, recipe.micro_batch, patch=patch)]
+
+
+@pytest.mark.parametrize(
+    ("model", "image_size", "task", "micro_batch"),
+    [
+        ("vit_b16", 224, "imagenet-1k", 512),
+        ("vit_l16", 224, "imagenet-1k", 128),
+        ("vit_h16", 224, "imagenet-1k", 128),
+        ("vit_b16", 512, "imagenet-1k", 64),
+        ("vit_l16", 512, "imagenet-1k", 64),
+        ("vit_h16", 512, "imagenet-1k", 32),
+        ("vit_b16", 224, "places365", 128),
+    ],
+)
+def test_table_7_batches_of_512_images_in_a_gpus_share(model, image_size, task, micro_batch):
+    recipe = finetune_recipe_for(model, num_images=IMAGENET, image_size=image_size, task=task)
+    assert (recipe.batch_size, recipe.micro_batch) == (512, micro_batch)
+
+
+def test_table_7_for_single_labels():
+    recipe = finetune_recipe_for("vit_b16", num_images=IMAGENET)
+    assert (recipe.image_size, recipe.epochs, recipe.warmup_steps, recipe.lr, recipe.min_lr) == (224, 10, 500, 3e-5, 3e-6)
+    assert (recipe.weight_decay, recipe.label_smoothing, recipe.ema_momentum, recipe.clip) == (0.05, 0.1, 5e-4, 1.0)
+    assert (recipe.loss, recipe.range_augment, recipe.layer_decay, recipe.drop_path) == ("softmax", True, 1.0, 0.0)
+
+
+def test_table_7_for_coco():
+    recipe = finetune_recipe_for("vit_b16", num_images=82_081, multi_label=True)
+    assert (recipe.image_size, recipe.lr, recipe.min_lr, recipe.batch_size, recipe.micro_batch) == (512, 1e-5, 1e-6, 128, 32)
+    assert (recipe.loss, recipe.label_smoothing) == ("bce", 0.0)
+    assert (len(sizes_of(recipe)), min(sizes_of(recipe)), max(sizes_of(recipe))) == (25, 256, 768)
+
+
+def test_the_rate_stands_still_within_an_epoch_and_ends_at_three_point_six_six_millionths():
+    recipe = finetune_recipe_for("vit_b16", num_images=IMAGENET)
+    last = [recipe.lr_at(step) for step in range(recipe.max_steps - recipe.steps_per_epoch, recipe.max_steps)]
+    assert set(last) == {last[0]}
+    assert last[0] == pytest.approx(3.66e-6, abs=5e-9)
+    assert recipe.lr_at(0) == 1e-6
+    assert recipe.lr_at(500) == pytest.approx(3e-5)
+
+
+def test_by_step_the_cosine_ends_at_the_least_rate():
+    recipe = finetune_recipe_for("vit_b16", num_images=IMAGENET, schedule="step")
+    assert recipe.lr_at(recipe.max_steps - 1) == pytest.approx(3e-6)
+
+
+def test_an_epoch_counts_the_images_that_a_step_of_a_multi_scale_run_takes_on_average():
+    recipe = finetune_recipe_for("vit_b16", num_images=IMAGENET)
+    mean = 512 * sum((224 / size) ** 2 for size in sizes_of(recipe)) / 7
+    assert recipe.steps_per_epoch == round(IMAGENET / mean)
+    assert recipe.max_steps == 10 * recipe.steps_per_epoch
+
+
+@pytest.mark.parametrize("model", ["vit_b16", "vit_l16", "vit_h16"])
+@pytest.mark.parametrize(
+    ("num_images", "given"),
+    [
+        (IMAGENET, {"image_size": 224}),
+        (IMAGENET, {"image_size": 512}),
+        (82_081, {"task": "coco"}),
+        (300, {"image_size": 224}),  # fewer than a batch
+    ],
+    ids=["224", "512", "coco", "few"],
+)
+def test_however_many_processes_share_a_run_it_is_the_same_run(model, num_images, given):
+    recipes = [finetune_recipe_for(model, num_images=num_images, processes=n, **given) for n in (1, 4, 8, 16)]
+    first = recipes[0].identity()
+    assert all(recipe.identity() == first for recipe in recipes)
+
+
+def test_the_micro_batch_does_not_change_what_a_run_is():
+    recipes = [finetune_recipe_for("vit_b16", num_images=IMAGENET, micro_batch=n) for n in (16, 64, 512)]
+    assert len({recipe.max_steps for recipe in recipes}) == 1
+
+
+def test_given_steps_become_the_epochs_they_are():
+    recipe = finetune_recipe_for("vit_b16", num_images=1024, multi_scale="none", max_steps=5)
+    assert (recipe.max_steps, recipe.steps_per_epoch, recipe.epochs) == (5, 2, 3)
+
+
+def test_a_batch_of_more_than_all_images_is_lowered_and_told(caplog):
+    recipe = finetune_recipe_for("vit_l16", num_images=300)
+    assert (recipe.batch_size, recipe.micro_batch) == (288, 96)
+    assert "batch_size=512 is lowered to 288: there are 300 images" in caplog.text
+
+
+def test_a_given_micro_batch_is_kept_or_the_batch_refused():
+    assert finetune_recipe_for("vit_l16", num_images=10_000, batch_size=257, micro_batch=1).batch_size == 257
+    with pytest.raises(ValueError, match="batch_size=257 must be a multiple of micro_batch=64"):
+        finetune_recipe_for("vit_l16", num_images=10_000, batch_size=257, micro_batch=64)
+
+
+def test_processes_share_a_lowered_batch_evenly():
+    recipe = finetune_recipe_for("vit_s16", num_images=101, processes=2)
+    assert (recipe.batch_size, recipe.micro_batch) == (96, 48)
+
+
+def test_layers_of_a_pre_training_run_learn_alike_and_its_recipe_has_no_field_for_it():
+    recipe = recipe_for("vit_b16")
+    assert recipe.layer_decay == 1.0
+    assert "layer_decay" not in recipe.identity()
+    assert isinstance(finetune_recipe_for("vit_b16", num_images=10), Recipe)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"model": "vit_g14"}, "model='vit_g14' is unknown: choose one of .*vit_b16"),
+        ({"task": "cifar"}, "task='cifar' is unknown: choose one of imagenet-1k, places365, coco"),
+        ({"image_size": 225}, "image_size=225 is no multiple of the model's patch, 16: choose 224"),
+        ({"epochs": 0}, "epochs=0 must be a whole number, at least 1"),
+        ({"schedule": "linear"}, "schedule='linear' is unknown: choose one of epoch, step"),
+        ({"label_smoothing": 1.5}, "label_smoothing=1.5 must be a share"),
+        ({"drop_path": -0.1}, "drop_path=-0.1 must be a share"),
+        ({"layer_decay": 0.0}, "layer_decay=0.0 must be above 0"),
+        ({"loss": "bce"}, "label_smoothing=0.1 belongs to softmax: loss='bce' takes 0"),
+        ({"lr": 1e-4, "min_lr": 1e-3}, "min_lr=0.001 must be from 0 to lr=0.0001"),
+        ({"num_images": 0}, "0 training image.s. are too few"),
+        ({"momentum": 0.9}, "a FinetuneRecipe has no momentum"),
+        ({"multi_scale": "wild"}, "multi_scale='wild' is unknown"),
+    ],
+)
+def test_impossible_values_of_fine_tuning_are_refused(given, told):
+    with pytest.raises(ValueError, match=told):
+        finetune_recipe_for(**{"model": "vit_b16", "num_images": 5000, **given})

@@ -1,0 +1,455 @@
+"""Front door of pre-training (paper section 3.2): shards + vocabulary → a ViT in `outputs/<run>/pretrain/`.
+
+Notebook 04, torchrun and Ray Train run this one job. Without a notebook, one process a GPU:
+
+    torchrun --nproc-per-node 8 -m catlip_lite.pretrain params/<run>.yaml
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from .artefacts import atomic_path, provenance
+from .data.captions import read_corpus
+from .data.corpus import Corpus
+from .data.images import AUGMENTATIONS
+from .data.sample_order import OrderRule
+from .data.shard_table import ShardTable, open_shards
+from .labels import CaptionLabeler, Vocabulary, count_synsets
+from .models import PretrainedModel, create_vit, load, save_pretrained
+from .models.heads import prior_logits
+from .models.precision import choose_device
+from .progress import TrainingReporter, progress
+from .training import parallel
+from .training.loop import LOG, RunOptions, train
+from .training.losses import create_loss
+from .training.memory import Fit, fit_to_device
+from .training.ownership import WORKERS, claim_for_all, hold
+from .training.plan import network_on_paper, run_totals, shown, storage
+from .training.recipes import Recipe, recipe_for
+from .workbook.parameters import taken_by
+from .workbook.run_folder import is_demo, open_run, own_or_demo, workbook_path
+from .workbook.shell import run_from_shell
+
+# --- the job ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PretrainJob:
+    """A pre-training run as plain values, so that it can be sent to other processes: what notebook 04's parameters come to.
+
+    folder: outputs/<run>, seen by all processes. vocabulary: a vocabulary.parquet. micro_batch: the recipe's; None: up to that,
+    what the devices take, see `fit_to_device`. workers: processes that train, one a GPU; 1 is this process. restarts: how often
+    Ray Train may start them again after a failure. The rest: see `Corpus`; lanes None: as many as processes decode, where there
+    are shards enough.
+    """
+
+    folder: str
+    shards: str | list[str]
+    vocabulary: str
+    recipe: Recipe
+    options: RunOptions = RunOptions()  # noqa: RUF009 (frozen)
+    micro_batch: int | None = None
+    workers: int = 1
+    restarts: int = 3
+    loader_workers: int = 2
+    cache_gb: float = 2.0
+    lanes: int | None = None
+    download_to: str | None = None
+
+    def __post_init__(self):
+        if self.options.checkpoint_every is None:
+            raise ValueError("checkpoint_every=None must be at least 1: a run of days is not to be lost")
+        if self.workers > 1 and self.recipe.optimiser == "muon" and self.options.spread(self.recipe.model) == "fsdp":
+            raise ValueError("optimiser='muon' takes whole matrices, fsdp spreads them: choose parallel='ddp', or adamw")
+        if self.recipe.micro_batches % self.workers:
+            raise ValueError(
+                f"{self.workers} workers cannot share {self.recipe.micro_batches} micro-batch(es) a step evenly: choose "
+                "another micro_batch or batch_size"
+            )
+
+    @property
+    def pretrain_folder(self) -> Path:
+        """Where weights, checkpoints and logs go."""
+        return Path(self.folder) / "pretrain"
+
+
+def job_from(values: Mapping) -> tuple[PretrainJob, ShardTable]:
+    """The job that notebook 04's parameters come to, and its shards; a vocabulary that is not there is counted.
+
+    values: the notebook's globals(), or a shell's parameters. Raises OSError or ValueError with advice, before long work.
+    """
+    shards, _ = data_of(values)
+    table = open_shards(shards, lambda found: progress(found, "shards", unit="shards"))
+    of_run = {"num_samples": table.num_samples, "processes": values["workers"]}
+    recipe = recipe_for(values["model"], **{**taken_by(recipe_for, values), **of_run})
+    options, folder = RunOptions(**taken_by(RunOptions, values)), open_run(values["run"])
+    named, download_to = (values[name] and workbook_path(values[name]) for name in ("vocabulary", "download_to"))
+    places = {"folder": str(folder), "shards": shards, "download_to": download_to and str(download_to)}
+    job = PretrainJob(**{**taken_by(PretrainJob, values), **places, "vocabulary": "", "recipe": recipe, "options": options})
+    vocabulary = find_vocabulary(folder, named, shards, values["label_mode"], values["threshold"])
+    return replace(job, vocabulary=str(vocabulary)), table
+
+
+def data_of(values: Mapping) -> tuple[str | list[str], list]:
+    """A run's shards, the demo's where nothing else is meant; and addresses of all data that it rests on: captions and shards.
+
+    Raises ValueError for captions of one's own beside a run's vocabulary of the demo's, or the other way round.
+    """
+    named, captions = values["vocabulary"], values["captions"]
+    path = workbook_path(named) if named else open_run(values["run"]) / "vocabulary.parquet"
+    beside = [Vocabulary.load(path).card.get("captions", str(path))] if path.is_file() else []
+    if captions and not named and not all(is_demo(counted) == is_demo(captions) for counted in beside):
+        raise ValueError(f"{path} counts {beside[0]}, not captions={captions!r}: run notebooks 01 and 02 first, or set `run`")
+    beside += [captions] if captions else []
+    shards = own_or_demo("shards", values["shards"], "demo/pretrain", beside)
+    return shards, [*beside, shards]
+
+
+def find_vocabulary(run: Path, vocabulary: Path | None, shards, label_mode: str, threshold: int) -> Path:
+    """The named vocabulary's file; else the run's, written by notebook 02; else one counted from the shards' captions.
+
+    label_mode and threshold are used in the last case alone.
+    """
+    path = vocabulary or run / "vocabulary.parquet"
+    if vocabulary is not None or path.is_file():
+        return path
+    if any("://" in address for address in ([shards] if isinstance(shards, str) else shards)):
+        raise ValueError(
+            f"{path} is not there: count the captions of {shards} with `python -m catlip_lite.data.label_corpus`, prune them "
+            "in notebook 02, or pass a `vocabulary`"
+        )
+    print(f"{path} is not there: counting the synsets of the captions of {shards}", flush=True)
+    labeler = CaptionLabeler(label_mode)
+    captions = read_corpus(shards)
+    counts = count_synsets(labeler.label(captions))
+    card = provenance(captions=str(shards), labeler=labeler.name, **labeler.card)
+    Vocabulary.from_counts(counts, threshold, num_captions=len(captions), card=card).save(path)
+    return path
+
+
+def pretrain(job: PretrainJob, corpus: Corpus | None = None) -> PretrainedModel:
+    """Train, or continue, or just load what is finished; the EMA's weights are kept in `outputs/<run>/pretrain/`.
+
+    One worker trains in this process, more under Ray Train. A folder that holds another run (recipe, vocabulary or corpus) is
+    kept under a new name, `pretrain-1` and so on. corpus: the job's, if it is open already.
+    """
+    with claim_folder(job, corpus.table if corpus else open_shards(job.shards)) as finished:
+        if not finished and job.workers > 1:
+            pretrain_under_ray(job)
+        elif not finished:
+            train_job(job, corpus)
+    return load(job.pretrain_folder, job.options.device, job.options.precision)
+
+
+@contextmanager
+def claim_folder(job: PretrainJob, table: ShardTable) -> Iterator[bool]:
+    """Hold the folder as this run's, see `claim_for_all`; gives whether the run is finished, else it has room: `check_disk`."""
+    folder, vocabulary = job.pretrain_folder, Vocabulary.load(job.vocabulary)
+    identity = {"recipe": job.recipe.identity(), "corpus": table.fingerprint, "wnids": vocabulary.wnids}
+    with claim_for_all(folder, identity) as finished:
+        if parallel.is_main() and finished:
+            print(f"{folder} holds this very run, finished: nothing to train", flush=True)
+        elif parallel.is_main():
+            check_disk(job, vocabulary)
+        yield finished
+
+
+# --- what it will take: images, memory, time, room on the disk ----------------------------------------------------------------
+
+OUTLOOK = "outlook.txt"  # in the run's pretrain/: what the run will take, as it was told
+SAVE_SECONDS, LOG_SECONDS = 900.0, 60.0  # a checkpoint, a line of the log: as often, if a step is no longer
+LONG = 3 * 86_400.0  # seconds that a run may take without advice
+
+
+def paced(options: RunOptions, step_seconds: float) -> RunOptions:
+    """Where steps are slow, more checkpoints and lines of the log than every so many steps."""
+    also, log = (max(1, int(seconds / step_seconds)) for seconds in (SAVE_SECONDS, LOG_SECONDS))
+    return replace(options, also_every=also if also < options.checkpoint_every else None, log_every=min(options.log_every, log))
+
+
+def outlook(
+    network: torch.nn.Module, recipe: Recipe, options: RunOptions, fit: Fit, num_images: int, start: int = 0
+) -> tuple[list[str], RunOptions]:
+    """Three lines, what a run will do, in what memory and for how long; and its options, `paced`.
+
+    At the speed of the trial, without reading, optimiser and evaluation. start: steps that are done already, fewer than all.
+    """
+    processes, left, device = parallel.world_size(), recipe.max_steps - start, choose_device(options.device)
+    images, flops = run_totals(network, recipe, processes, start)
+    seconds = flops / (fit.speed * processes)
+    step, rate = seconds / left, f"{images / seconds:,.3g} images a second"
+    options = paced(options, step)
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    to_go = f"steps {start + 1:,} to {recipe.max_steps:,}" if start else f"{left:,} steps"
+    shared = f" by {processes} processes" if processes > 1 else ""
+    what = (
+        f"{recipe.model}, {weights / 1e6:,.1f}M parameters, on {num_images:,} images: {to_go}, {images / num_images:.3g} "
+        f"epochs; a step is {recipe.batch_size:,} images = {recipe.micro_batches:,} x {recipe.micro_batch:,}{shared}"
+    )
+    kept = "computed twice, to keep fewer" if fit.activation_checkpointing else "kept for the backward pass"
+    too_much = ": more than there is" if fit.state + fit.activations > fit.free else ""
+    memory = (
+        f"memory of {device}: {shown(fit.state, 'B')} of weights, gradients, moments and EMA, {shown(fit.activations, 'B')} of "
+        f"activations ({kept}), of {shown(fit.free, 'B')} free{too_much}"
+    )
+    how_long = f"about {duration(seconds)} at the rate of the first micro-batches, {rate}"
+    if seconds > LONG:
+        faster = "more GPUs (`workers`)" if device.type == "cuda" else "a GPU"
+        smaller = {"vit_nano8": f"image_size {recipe.image_size // 2}", "vit_ti16": "model vit_nano8"}
+        smaller = smaller.get(recipe.model, "model vit_ti16")
+        fewer = max(1, min(10, int(LONG / step)))
+        shorter = f"{faster}, `-p {smaller}` or `-p max_steps {fewer}` would not"
+        how_long = f"this takes about {duration(seconds)} here, {rate}: {shorter}"
+    between = min(n for n in (options.checkpoint_every, options.also_every, left) if n)
+    under_way = "the step under way, " if between == 1 else "at most "
+    lost = f": it loses {under_way}{duration(between * step)}" if between * step >= 60 else ""
+    return [what, memory, f"{how_long}; it can be killed at any time, and goes on when run again{lost}"], options
+
+
+def duration(seconds: float) -> str:
+    """Roughly: "40 days", "5.2 hours", "12 minutes"."""
+    for unit, size in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}" if seconds >= 10 * size else f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def check_disk(job: PretrainJob, vocabulary: Vocabulary) -> None:
+    """Whether the checkpoints that a run keeps fit where they go, with the trained model.
+
+    Raises OSError if not even those that are there at the same time do; tells if those of every `keep_every` steps will not.
+    """
+    folder, options, steps = job.pretrain_folder, job.options, job.recipe.max_steps
+    model, checkpoint, _ = storage(network_on_paper(job.recipe, len(vocabulary)))
+    saves = math.ceil(steps / options.checkpoint_every)
+    last = min(options.keep_last, saves)
+    at_once = max(min(last + 1, saves) * checkpoint, last * checkpoint + model)  # one is written before one goes
+    forever = steps // math.lcm(options.checkpoint_every, options.keep_every) if options.keep_every else 0
+    there = sum(file.stat().st_size for file in folder.glob("checkpoints/step_*/*"))
+    free = shutil.disk_usage(folder).free + there
+    told = f"{folder}: a checkpoint takes {shown(checkpoint, 'B')}"
+    if at_once > free:
+        raise OSError(
+            f"{told}, keep_last={options.keep_last} of them, another while it is written and the model {shown(at_once, 'B')}; "
+            f"{shown(free, 'B')} are free on this disk: make room, lower keep_last, or link outputs/ to a larger disk"
+        )
+    later = at_once + forever * checkpoint
+    if later > free:
+        told += (
+            f"; with the {forever:,} that keep_every={options.keep_every} keeps {shown(later, 'B')}, of {shown(free, 'B')} free"
+        )
+        print(f"{told}: make room in time, or raise keep_every", flush=True)
+
+
+# --- one process's part -------------------------------------------------------------------------------------------------------
+
+OF_A_READER = 0.5e9  # bytes of a process that decodes
+
+
+def open_corpus(job: PretrainJob, table: ShardTable | None = None) -> Corpus:
+    """The job's corpus, in the order of its last checkpoint if there is one; what fits in memory is decoded.
+
+    In a process group the first process looks at shards and checkpoint for all, so that all have one order.
+    """
+    recipe, vocabulary = job.recipe, Vocabulary.load(job.vocabulary)
+    table = table or parallel.told_by_main(open_shards(job.shards) if parallel.is_main() else None)
+    facts = parallel.told_by_main(parallel.latest_facts(job.pretrain_folder / "checkpoints") if parallel.is_main() else None)
+    readers = job.workers * max(1, job.loader_workers)
+    lanes = facts["rule"]["lanes"] if facts else max(1, min(readers, len(table) // recipe.shuffle_shards))
+    return Corpus(
+        table,
+        CaptionLabeler.from_card(vocabulary.card),
+        vocabulary,
+        recipe.image_size,
+        AUGMENTATIONS[recipe.augmentation],
+        rule=OrderRule(recipe.seed, recipe.shuffle_shards, job.lanes or lanes),
+        cache_gb=job.cache_gb,
+        workers=job.loader_workers,
+        processes=job.workers,
+        share=recipe.micro_batches // job.workers,
+        download_to=Path(job.download_to) if job.download_to else None,
+        progress=lambda shards: progress(shards, "decoded", unit="shards"),
+    )
+
+
+def create_network(recipe: Recipe, vocabulary: Vocabulary) -> torch.nn.Module:
+    """The ViT of a recipe, its head's bias set as the recipe says; the same weights for the same seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        network = create_vit(recipe.model, len(vocabulary), recipe.image_size, stem=recipe.stem, pooling=recipe.pooling)
+    with torch.no_grad():
+        if recipe.head_bias == "prior":
+            network.head.bias.copy_(torch.from_numpy(prior_logits(vocabulary, recipe.loss)))
+    return network
+
+
+def train_job(job: PretrainJob, corpus: Corpus | None = None) -> None:
+    """One process's part of a job, alone or as a member of a process group; the first one writes the finished model."""
+    corpus, folder = corpus or open_corpus(job), job.pretrain_folder
+    recipe, vocabulary = job.recipe, corpus.stream.vocabulary
+    network, loss = create_network(recipe, vocabulary), create_loss(recipe.loss, vocabulary)
+    fitted, options = _fitted(job, corpus, network, loss)
+    report = TrainingReporter(recipe.max_steps)
+    tell = {"on_log": report, "on_progress": report.within} if parallel.is_main() else {}
+    with parallel.full_disk_told(folder, shown(storage(network).checkpoint, "B")):
+        state = train(network, loss, corpus, fitted, folder, options, **tell)
+        if parallel.is_main():
+            facts = {
+                "recipe": fitted.as_dict(),
+                "images": len(corpus),
+                "corpus": corpus.table.fingerprint,
+                "shards": job.shards,
+            }
+            of_network = {name: getattr(recipe, name) for name in ("model", "image_size", "stem", "pooling")}
+            save_pretrained(folder, state, vocabulary, **of_network, **facts)
+    parallel.wait_for_all()
+
+
+def _fitted(job: PretrainJob, corpus: Corpus, network: torch.nn.Module, loss) -> tuple[Recipe, RunOptions]:
+    """Recipe and options as the devices take them; the first process tells what that comes to."""
+    folder, recipe = job.pretrain_folder, job.recipe
+    facts = parallel.told_by_main(parallel.latest_facts(folder / "checkpoints") if parallel.is_main() else None) or {"step": 0}
+    if facts["step"] >= recipe.max_steps:  # only the model is to be written
+        return recipe, job.options
+    reserve = 0.0 if corpus.in_memory else OF_A_READER * job.loader_workers * parallel.processes_here()
+    before = facts.get("micro_batch")
+    fit = fit_to_device(network, loss, recipe, job.options, micro_batch=job.micro_batch, before=before, reserve=reserve)
+    recipe = replace(recipe, micro_batch=fit.micro_batch)
+    corpus.share_among(parallel.world_size(), recipe.micro_batches // parallel.world_size())
+    options = replace(job.options, activation_checkpointing=fit.activation_checkpointing)
+    lines, options = outlook(network, recipe, options, fit, len(corpus), facts["step"])
+    if parallel.is_main():
+        print(*lines, sep="\n", flush=True)
+        with atomic_path(folder / OUTLOOK) as staging:
+            staging.write_text("\n".join(lines))
+    return recipe, options
+
+
+# --- under Ray Train, from the notebook ---------------------------------------------------------------------------------------
+
+LOST = "loss_not_finite.txt"  # how the workers tell that starting them again would not help
+
+
+def pretrain_under_ray(job: PretrainJob) -> None:
+    """Train with `job.workers` processes, on a Ray cluster if one is connected, else on this machine; a GPU each if there are.
+
+    Their warnings go to `worker<rank>.log`. Workers that die are started again, up to `job.restarts` times, and go on from the
+    last checkpoint. `job.folder` must be seen by all machines. Raises ImportError if Ray Train is not installed, ValueError if
+    there are too few GPUs or cores, FloatingPointError if the loss is lost (to start again would lose it again), RuntimeError
+    if training fails for good.
+    """
+    try:  # here, as it is needed here alone and need not be installed
+        import ray
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+    except ImportError as error:
+        raise ImportError("workers > 1 trains under Ray: pip install 'ray[train]', or start the run with torchrun") from error
+    folder, started = job.pretrain_folder, not ray.is_initialized()
+    if started:
+        on_cores = {"env_vars": {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}}  # workers here share the cores
+        ray.init(log_to_driver=False, include_dashboard=False, runtime_env=on_cores)
+    try:
+        there = {kind: int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU")}
+        on_gpu = there["GPU"] > 0 and not str(job.options.device or "").startswith("cpu")
+        count, kind = (there["GPU"], "GPU(s)") if on_gpu else (there["CPU"], "CPU core(s)")
+        if count < job.workers:
+            told = f"workers={job.workers}, but Ray sees {count} {kind}"
+            raise ValueError(f"{told}: set workers to {count} or connect a cluster")
+        for left_over in (LOST, OUTLOOK):
+            (folder / left_over).unlink(missing_ok=True)
+        failures = FailureConfig(max_failures=job.restarts)
+        trainer = TorchTrainer(
+            lambda: _train_worker(job, on_gpu),
+            scaling_config=ScalingConfig(num_workers=job.workers, use_gpu=on_gpu),
+            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+            run_config=RunConfig(name="ray", storage_path=str(folder.resolve()), failure_config=failures),
+        )
+        with _reported(folder / LOG, job.recipe.max_steps):
+            trainer.fit()
+        if (folder / LOST).is_file():
+            raise FloatingPointError((folder / LOST).read_text())
+    except (ValueError, FloatingPointError):
+        raise
+    except Exception as error:  # the last line of the worker's traceback says what went wrong
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise RuntimeError(f"training under Ray failed: {lines[-1] if lines else type(error).__name__}") from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _train_worker(job: PretrainJob, on_gpu: bool) -> None:
+    """What Ray Train runs in each process, its process group ready."""
+    from ray.train.torch import get_device
+
+    job = replace(job, options=replace(job.options, device=str(get_device()) if on_gpu else "cpu"))
+    told = logging.FileHandler(job.pretrain_folder / f"worker{parallel.rank()}.log")  # what was damaged or out of reach
+    told.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger("catlip_lite").addHandler(told)
+    try:
+        with hold(job.pretrain_folder, WORKERS) if parallel.is_main() else nullcontext():
+            train_job(job)
+    except FloatingPointError as error:  # in all workers at once; raised where the run was started
+        if parallel.is_main():
+            (job.pretrain_folder / LOST).write_text(str(error))
+
+
+@contextmanager
+def _reported(log: Path, max_steps: int) -> Iterator[None]:
+    """Shows what the workers expect, and the lines that they add to their log, as they come."""
+    report, finished, outlook = TrainingReporter(max_steps), threading.Event(), log.with_name(OUTLOOK)
+
+    def follow() -> None:
+        seen, told = 0, ""
+        while not finished.wait(1.0):
+            if outlook.is_file() and (now := outlook.read_text()) != told:
+                print(told := now, flush=True)
+            lines = log.read_text().splitlines(keepends=True) if log.is_file() else []
+            for line in lines[seen:]:
+                if not line.endswith("\n"):  # being written
+                    break
+                seen += 1
+                report(json.loads(line))
+            seen = min(seen, len(lines))  # a restarted run has cut its log back
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+
+
+# --- from a shell -------------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train as a member of torchrun's processes, or alone; 1 after a one-line error."""
+    return run_from_shell("04_pretrain", _pretrain_here, "Pre-train as notebook 04 does, without a notebook.", arguments)
+
+
+def _pretrain_here(values: dict) -> None:
+    """One process's part; what only one may do, the first does for all."""
+    job, table = parallel.told_by_main(job_from({**values, "workers": parallel.world_size()}) if parallel.is_main() else None)
+    job = replace(job, options=replace(job.options, device=values["device"]))
+    with claim_folder(job, table) as finished:
+        if not finished:
+            train_job(job, open_corpus(job, table))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
