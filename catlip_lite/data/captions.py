@@ -1,25 +1,30 @@
 """Captions by address, without their images: what labels are made from (step one of the paper's path).
 
 Reads a parquet file, a folder or glob of parquets, a CSV or TSV, a text file with a caption a line, or the captions of
-WebDataset shards; gives a list of strings, and a fingerprint of them for provenance.
+WebDataset shards; gives a list of strings, their synsets, and a fingerprint of them for provenance.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 
 import pandas as pd
 
-from .shards import Sample, captions_of_shard, find_shards, read_shard
+from ..labels import CaptionLabeler
+from ..progress import progress as reporting
+from .shards import Sample, captions_of_shard, read_shard
+from .sources import find_shards
 
 logger = logging.getLogger(__name__)
 
 TABLE_SUFFIXES = (".parquet", ".csv", ".tsv")
 DEFAULT_COLUMN = "caption"
+CHUNK = 4096  # captions labelled between two reports of progress
+NAMED = 10  # damaged samples
 OF_FILES = "files-sha256:"  # how the fingerprint of a corpus begins that was read file by file, in no certain order
 
 
@@ -54,6 +59,36 @@ def read_captions(
         damaged = f" ({len(skipped):,} cannot be read: {skipped[0]})" if skipped else ""
         raise ValueError(f"{address}: {where} of all {len(captions):,} rows is empty{damaged}: {advice}")
     return captions
+
+
+def read_corpus(address: str | Path | Sequence[str], column: str = DEFAULT_COLUMN) -> list[str | None]:
+    """What `read_captions` gives, reporting progress and, when all is read, what cannot be read."""
+    skipped: list[str] = []
+    captions = read_captions(address, column, lambda files: reporting(files, "reading captions", unit="files"), skipped)
+    if skipped:
+        more = f", the first {NAMED}" if len(skipped) > NAMED else ""
+        print(f"{len(skipped):,} cannot be read and give no labels{more}:", *skipped[:NAMED], sep="\n")
+    return captions
+
+
+def label_captions(captions: Sequence[str | None], labeler: CaptionLabeler) -> list[list[str]]:
+    """WNIDs of every caption, reporting progress."""
+    parts = [captions[i : i + CHUNK] for i in range(0, len(captions), CHUNK)]
+    labelled = map(labeler.label, reporting(parts, f"labelling ({labeler.name})", unit=f"x {CHUNK:,} captions"))
+    return [wnids for part in labelled for wnids in part]
+
+
+def check_captions(captions: Sequence[str | None], card: Mapping) -> None:
+    """Raises ValueError if the captions are not those that an artefact, by its card, was made from.
+
+    Of a corpus that was counted file by file (`label_corpus`), any part will do: it stands for the whole.
+    """
+    expected, found = card.get("corpus_fingerprint"), fingerprint(captions)
+    if expected != found and not str(expected).startswith(OF_FILES):
+        raise ValueError(
+            f"these {len(captions):,} captions (SHA-256 {found[:12]}…) are not the {card.get('num_captions', 0):,} that were "
+            f"counted, of {card.get('captions')!r} ({str(expected)[:12]}…): pass the same captions, or run notebook 01 again"
+        )
 
 
 def find_caption_files(address: str | Path | Sequence[str]) -> list[Path]:

@@ -52,8 +52,23 @@ def path_distances(wnids: Sequence[str], others: Sequence[str]) -> np.ndarray:
 
 def path_similarity(wnids: Sequence[str], others: Sequence[str]) -> np.ndarray:
     """NLTK's `path_similarity` for every pair: float32 [len(wnids), len(others)]."""
-    distances = path_distances(wnids, others)
+    return _similarity(path_distances(wnids, others))
+
+
+def _similarity(distances: np.ndarray) -> np.ndarray:
     return np.where(distances < UNREACHABLE, 1.0 / (1.0 + distances), 0.0).astype(np.float32)
+
+
+def label_distances(label_set: LabelSet, wnids: Sequence[str]) -> np.ndarray:
+    """Least number of hypernym steps from each label to each synset: uint8 [len(label_set), len(wnids)].
+
+    A label of several parts is as near as its nearest part; one without a synset of WordNet is UNREACHABLE.
+    """
+    known = load_nouns().row
+    parts = list(dict.fromkeys(w for own in label_set.wnids for w in own if w in known))
+    distance = dict(zip(parts, path_distances(parts, wnids), strict=True))
+    far = np.full(len(wnids), UNREACHABLE, dtype=np.uint8)
+    return np.stack([np.min([far, *(distance[w] for w in own if w in distance)], axis=0) for own in label_set.wnids])
 
 
 def match_labels(label_set: LabelSet, vocabulary: Vocabulary, min_similarity: float = 1.0) -> pd.DataFrame:
@@ -66,13 +81,9 @@ def match_labels(label_set: LabelSet, vocabulary: Vocabulary, min_similarity: fl
     """
     if not 0 < min_similarity <= 1:
         raise ValueError(f"min_similarity={min_similarity} must be above 0 and at most 1 (1: the same synset)")
-    known = [w for wnids in label_set.wnids for w in wnids if w in load_nouns().row]
-    similarity = dict(zip(known, path_similarity(known, vocabulary.wnids), strict=True))
-    rows = []
-    for name, wnids in zip(label_set.names, label_set.wnids, strict=True):
-        # A label of several parts is as near to a synset as the nearest of its parts.
-        parts = [similarity[w] for w in wnids if w in similarity]
-        nearness = np.max(parts, axis=0) if parts else np.zeros(len(vocabulary), dtype=np.float32)
+    distances, rows = label_distances(label_set, vocabulary.wnids), []
+    for name, wnids, steps in zip(label_set.names, label_set.wnids, distances, strict=True):
+        nearness = _similarity(steps)
         order = np.lexsort((np.arange(len(nearness)), -nearness))
         matched = order[nearness[order] >= min_similarity]
         rows.append(
@@ -81,7 +92,7 @@ def match_labels(label_set: LabelSet, vocabulary: Vocabulary, min_similarity: fl
                 "wnids": list(wnids),
                 "exact": [w for w in wnids if w in vocabulary],
                 "similarity": float(nearness[order[0]]),
-                "nearest": vocabulary.wnids[order[0]] if parts else None,
+                "nearest": vocabulary.wnids[order[0]] if nearness[order[0]] else None,
                 "matches": [vocabulary.wnids[i] for i in matched],
                 "count": int(vocabulary.counts[matched].sum()),
             }

@@ -1,7 +1,7 @@
 """The reference code's label function, straight with NLTK, a caption at a time: what `mode="corenet"` is held against.
 
 Reads one caption, gives WNIDs. Slow by design: nothing here is shared with the labeler but WordNet's files, punkt's model and
-the tagger's weights, so that tests and `make bench-labels` compare two implementations, not one with itself.
+the tagger's weights, so that tests and chapter 08 compare two implementations, not one with itself.
 The reference names NLTK 3.8.1; what later ones do otherwise is undone here.
 """
 

@@ -43,15 +43,18 @@ class Vocabulary:
     def from_counts(
         cls,
         counts: Mapping[str, int],
-        threshold: int = PAPER_THRESHOLD,
+        threshold: int | None = None,
         *,
         num_captions: int | None = None,
         card: Mapping | None = None,
     ) -> Vocabulary:
-        """Keep the synsets with count > threshold (the paper's rule), by falling count, ties by WNID.
+        """Keep the synsets with count > threshold (the paper's rule; None: its 500), by falling count, ties by WNID.
 
-        Raises ValueError if none is left.
+        Raises ValueError if none is left, or if the threshold is negative.
         """
+        threshold = PAPER_THRESHOLD if threshold is None else threshold
+        if threshold < 0:
+            raise ValueError(f"threshold={threshold} must be 0 or more: a synset stays if more captions than that mention it")
         kept = sorted(((n, w) for w, n in counts.items() if n > threshold), key=lambda pair: (-pair[0], pair[1]))
         if not kept:
             most = max(counts.values(), default=0)
@@ -141,6 +144,12 @@ class Vocabulary:
         total = num_captions if num_captions is not None else max(counts.values(), default=0)
         card = {"labeler": "corenet", **CARD_OF_CORENET, "source": Path(path).name, "wordnet": "3.0"}
         return cls(wnids, list(counts.values()), total, card)
+
+
+def thresholds_to_try(counts: Sequence[int], chosen: int) -> list[int]:
+    """0, 1, 2, 5, 10, 20, 50 … below the highest count, with the chosen threshold among them."""
+    steps = {0, chosen, *(digit * 10**power for power in range(10) for digit in (1, 2, 5))}
+    return sorted(t for t in steps if t < max(counts))
 
 
 CARD_OF_CORENET = {"label_mode": "corenet", "label_sense": "first", "proper_nouns": True, "tagger": None}

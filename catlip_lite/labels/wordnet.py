@@ -107,6 +107,10 @@ class Nouns:
         """The definition and examples of a synset."""
         return self.glosses[self.row_of(wnid)]
 
+    def field(self, wnid: str) -> str:
+        """The field of meaning that WordNet files a synset under, one of LEXICOGRAPHER_FILES: 'n07739125' -> 'food'."""
+        return LEXICOGRAPHER_FILES[self.lexicographer[self.row_of(wnid)]]
+
     def row_of(self, wnid: str) -> int:
         """Row of a WNID. Raises KeyError with advice if it is no noun of WordNet 3.0."""
         row = self.row.get(wnid)

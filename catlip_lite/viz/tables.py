@@ -9,10 +9,12 @@ from pandas.io.formats.style import Styler
 
 
 def show_table(table: pd.DataFrame, formats: Mapping[str, str] | None = None) -> Styler:
-    """A table as a reader likes it: words to the left, whole; thousands separated; no row numbers. formats: by
-    column, of those that are there."""
+    """A table as a reader likes it: words to the left, whole; thousands separated; no row numbers; no HTML of its own.
+
+    formats: by column, of those that are there.
+    """
     words = [c for c in table if table[c].dtype.kind not in "iuf"]
-    style = table.style.hide(axis="index").format(precision=2, thousands=",")
+    style = table.style.hide(axis="index").format(precision=2, thousands=",", escape="html")
     style = style.set_properties(subset=words, **{"text-align": "left"})
     style = style.set_table_styles({c: [{"selector": "th", "props": "text-align: left"}] for c in words}, overwrite=False)
     for column, form in (formats or {}).items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import seaborn as sns
-from matplotlib.figure import Figure
 
 COLOURS = {  # Okabe and Ito's palette
     "blue": "#0072B2",
@@ -18,7 +17,7 @@ COLOURS = {  # Okabe and Ito's palette
 
 
 def use_theme() -> None:
-    """Set matplotlib's and seaborn's defaults; every figure function calls it."""
+    """Set matplotlib's and seaborn's defaults; a chapter calls it once, where it imports."""
     sns.set_theme(style="whitegrid", context="notebook", palette=list(COLOURS.values()))
     plt.rcParams.update(
         {
@@ -32,9 +31,3 @@ def use_theme() -> None:
             "legend.frameon": False,
         }
     )
-
-
-def finished(figure: Figure) -> Figure:
-    """The figure, closed: a notebook shows what its cell returns, and would otherwise show it twice."""
-    plt.close(figure)
-    return figure

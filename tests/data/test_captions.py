@@ -3,8 +3,10 @@
 import pandas as pd
 import pytest
 
-from catlip_lite.data.captions import fingerprint, read_captions, read_samples_at
+from catlip_lite.data import captions as reading
+from catlip_lite.data.captions import check_captions, fingerprint, label_captions, read_captions, read_samples_at
 from catlip_lite.data.shards import Sample, write_shards
+from catlip_lite.labels import CaptionLabeler
 
 CAPTIONS = ["a dog", None, "NA, a cat"]
 
@@ -136,3 +138,17 @@ def test_the_fingerprint_is_the_sha256_of_the_captions():
 
 def test_the_fingerprint_sees_the_order_and_the_borders_of_captions():
     assert len({fingerprint(c) for c in (["ab", "c"], ["a", "bc"], ["c", "ab"], ["abc"])}) == 4
+
+
+def test_other_captions_than_those_counted_are_refused():
+    with pytest.raises(ValueError, match="pass the same captions"):
+        check_captions(["a dog"], {"corpus_fingerprint": fingerprint(CAPTIONS), "num_captions": 3})
+
+
+def test_any_part_stands_for_a_corpus_that_was_counted_file_by_file():
+    check_captions(["a dog"], {"corpus_fingerprint": "files-sha256:0"})
+
+
+def test_captions_labelled_some_at_a_time_are_those_labelled_at_once(monkeypatch):
+    monkeypatch.setattr(reading, "CHUNK", 2)
+    assert label_captions(CAPTIONS, CaptionLabeler()) == CaptionLabeler().label(CAPTIONS)

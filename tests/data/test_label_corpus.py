@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from label_corpora import CAT, contents, labels_of, one_line, run, stems, truncated, write_parquet
 
+from catlip_lite.artefacts import read_table
 from catlip_lite.data import label_corpus as corpus
 from catlip_lite.data import label_file
 from catlip_lite.data.label_results import Destination
 from catlip_lite.data.shards import Sample, write_shards
 from catlip_lite.data.sources import find_source_files
 from catlip_lite.labels import CaptionLabeler
-from catlip_lite.tasks import vocab_pruning
 
 # --- run again ----------------------------------------------------------------------------------------------------------
 
@@ -271,7 +271,7 @@ def test_the_command_line_prints_the_report(parquets, out, capsys):
 
 def test_the_command_line_can_write_synset_counts(parquets, out, tmp_path):
     corpus.main([str(parquets), str(out), "--workers", "1", "--counts", str(tmp_path / "run")])
-    assert vocab_pruning.read_counts(tmp_path / "run")[1]["num_captions"] == 15
+    assert read_table(tmp_path / "run" / "synset_counts.parquet")[1]["num_captions"] == 15
 
 
 def test_the_command_line_says_errors_in_one_line(parquets, out, capsys):

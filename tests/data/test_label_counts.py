@@ -3,19 +3,19 @@
 import pytest
 from label_corpora import DOG, all_captions, run, write_parquet
 
+from catlip_lite.artefacts import read_table
 from catlip_lite.data import label_corpus as corpus
 from catlip_lite.data.captions import fingerprint, read_captions
 from catlip_lite.data.label_corpus import merge_counts, write_synset_counts
-from catlip_lite.labels import CaptionLabeler
+from catlip_lite.labels import CaptionLabeler, Vocabulary, count_synsets
 from catlip_lite.labels.labeler import LABELER_FACTS
-from catlip_lite.tasks import synset_analysis, vocab_pruning
 
 
 def test_merged_counts_are_those_of_all_captions_at_once(parquets, out):
     run(parquets, out)
     table, _ = merge_counts(out)
-    expected = synset_analysis.synset_counts(CaptionLabeler().label(all_captions(parquets)))
-    assert table.to_dict("list") == expected.to_dict("list")
+    expected = Vocabulary.from_counts(count_synsets(CaptionLabeler().label(all_captions(parquets))), 0)
+    assert table.to_dict("list") == {"wnid": expected.wnids, "name": expected.names, "count": expected.counts.tolist()}
 
 
 def test_counts_of_several_destinations_are_those_of_one(parquets, out, tmp_path):
@@ -101,9 +101,9 @@ def test_a_folder_without_labels_is_named(tmp_path):
         merge_counts(tmp_path / "nowhere")
 
 
-def test_notebook_02_prunes_what_is_written(parquets, out, tmp_path):
+def test_what_is_written_is_what_notebook_02_reads(parquets, out, tmp_path):
     run(parquets, out)
     write_synset_counts(out, tmp_path)
-    counts, card = vocab_pruning.read_counts(tmp_path)
-    vocabulary = vocab_pruning.prune(counts, 1, card)
-    assert (vocabulary.wnids[0], vocabulary.num_captions, vocabulary.card["labeler"]) == (DOG, 15, "compound")
+    counts, card = read_table(tmp_path / "synset_counts.parquet", columns=("wnid", "name", "count"))
+    assert counts["wnid"][0] == DOG
+    assert CaptionLabeler.from_card(card).name == "compound"

@@ -285,3 +285,13 @@ def test_a_synset_named_twice_in_a_caption_counts_once():
 )
 def test_a_class_name_means_its_whole_or_its_parts(name, synsets):
     assert [load_nouns().name(w) for w in name_to_wnids(name)] == synsets
+
+
+def test_the_labeler_of_an_artefact_is_made_again():
+    labeler = CaptionLabeler("compound", sense="first", proper_nouns=False)
+    assert CaptionLabeler.from_card({**labeler.card, "num_captions": 3}).card == labeler.card
+
+
+def test_an_artefact_without_its_labeler_is_refused():
+    with pytest.raises(ValueError, match="run notebook 01_synset_analysis again"):
+        CaptionLabeler.from_card({})

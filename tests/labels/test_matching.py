@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from catlip_lite.labels import LabelSet, Vocabulary, load_nouns, match_labels, path_similarity
+from catlip_lite.labels.matching import UNREACHABLE, label_distances
 from catlip_lite.labels.wordnet import wordnet_folder
 
 DOG, PUPPY, CAT, APPLE = "n02084071", "n01322604", "n02121620", "n07739125"
@@ -63,3 +64,8 @@ def test_a_label_that_wordnet_does_not_know_matches_nothing(vocabulary):
 def test_a_similarity_outside_its_range_is_refused(vocabulary, least):
     with pytest.raises(ValueError, match="above 0 and at most 1"):
         match("dog", vocabulary, least)
+
+
+def test_a_label_is_as_far_from_a_synset_as_its_nearest_part():
+    labels = LabelSet.from_names(["dog or apple", "pug", "xyzzy"], wnids=[[APPLE, DOG], [], []])
+    assert label_distances(labels, [DOG, PUPPY]).tolist() == [[0, 1], [1, 2], [UNREACHABLE, UNREACHABLE]]

@@ -8,6 +8,7 @@ import pytest
 
 from catlip_lite.artefacts import provenance
 from catlip_lite.labels import CaptionLabeler, Vocabulary, corenet_key, wnid_of_corenet_key
+from catlip_lite.labels.vocabulary import thresholds_to_try
 
 DOG, CAT, APPLE = "n02084071", "n02121620", "n07739125"
 
@@ -23,6 +24,16 @@ def test_a_synset_stays_if_its_count_is_greater_than_the_threshold():
 
 def test_the_papers_threshold_is_the_default():
     assert Vocabulary.from_counts({DOG: 501, CAT: 500}).wnids == [DOG]
+    assert Vocabulary.from_counts({DOG: 501, CAT: 500}, None).card["threshold"] == 500
+
+
+def test_a_negative_threshold_is_refused():
+    with pytest.raises(ValueError, match="threshold=-1"):
+        Vocabulary.from_counts({DOG: 7}, -1)
+
+
+def test_thresholds_to_try_hold_the_chosen_one_and_leave_a_class():
+    assert thresholds_to_try([7, 3, 3], chosen=4) == [0, 1, 2, 4, 5]
 
 
 def test_classes_fall_by_count_with_ties_by_wnid(vocabulary):

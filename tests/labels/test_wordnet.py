@@ -70,3 +70,7 @@ print(len(match_labels(LabelSet.load("imagenet-1k"), Vocabulary.from_counts(coun
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "1000", done.stderr
+
+
+def test_a_synset_is_filed_under_a_field_of_meaning():
+    assert [load_nouns().field(wnid) for wnid in ("n02084071", "n07739125")] == ["animal", "food"]
