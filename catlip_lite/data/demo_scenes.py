@@ -22,7 +22,7 @@ from PIL import Image, ImageChops
 
 from ..cache import cache_folder
 from . import demo
-from .shards import read_samples
+from .sources import read_samples
 
 VERSION = f"1-{demo.VERSION}"  # raise the first number when the scenes change; each version has its own folder
 SCENES = {"train": 1500, "test": 500}

@@ -37,7 +37,7 @@ from .labelled_layouts import class_folder_images, image_list_images
 from .labelled_parquet import parquet_images
 from .labelled_shards import shard_images
 from .loader_processes import by_processes
-from .shards import expand_braces, find_shards
+from .sources import expand_braces, find_shards
 
 __all__ = [
     "Boxes",

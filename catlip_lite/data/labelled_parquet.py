@@ -13,7 +13,7 @@ from ..labels import LabelSet
 from .image_files import ParquetRows, stamps_of
 from .label_values import Selection, from_values
 from .labelled_images import LabelledImages, resolved
-from .shards import expand_braces
+from .sources import expand_braces
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "image_path", "path", "file_name", "filename")
 SPLIT_NAME = re.compile(r"(.+?)-\d+-of-\d+.*\.parquet")  # train-00000-of-00294.parquet

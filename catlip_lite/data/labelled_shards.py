@@ -16,7 +16,8 @@ from .index_cache import cached_index
 from .label_values import Selection, class_list, from_values
 from .labelled_images import LabelledImages, counted, resolved
 from .shard_members import sample_places
-from .shards import find_shards, image_member, parse_facts
+from .shards import image_member, parse_facts
+from .sources import find_shards
 
 logger = logging.getLogger(__name__)
 

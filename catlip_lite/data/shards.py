@@ -8,11 +8,9 @@ from __future__ import annotations
 import io
 import json
 import logging
-import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from glob import glob
 from itertools import groupby
 from pathlib import Path
 from typing import IO, TypeVar
@@ -35,39 +33,6 @@ class Sample:
     extension: str
     caption: str | None
     facts: dict = field(default_factory=dict)
-
-
-def find_shards(address: str | Path | Sequence[str]) -> list[Path]:
-    """Paths of the tars behind an address, sorted: a folder, a tar, a glob, a brace pattern ("{00000..00012}.tar"), a list.
-
-    `demo/<split>` is the demo corpus. Raises FileNotFoundError if there is none.
-    """
-    if not isinstance(address, (str, Path)):
-        return [path for part in address for path in find_shards(part)]
-    text = str(address)
-    if text.startswith("demo/") and not Path(text).exists():
-        from .demo import demo_folder
-
-        return sorted(demo_folder(text.removeprefix("demo/")).glob("*.tar"))
-    if Path(text).is_dir():
-        paths = sorted(Path(text).glob("*.tar"))
-    elif Path(text).is_file():  # though its name looks like a pattern
-        paths = [Path(text)]
-    else:
-        paths = sorted(Path(p) for pattern in expand_braces(text) for p in glob(pattern))
-    if not paths:
-        raise FileNotFoundError(f"no shards at {text!r}: give a folder of .tar files, a glob, a brace pattern or demo/pretrain")
-    return paths
-
-
-def expand_braces(pattern: str) -> list[str]:
-    """ "{00000..00012}.tar" -> thirteen addresses; one without braces is its own."""
-    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
-    if not match:
-        return [pattern]
-    first, last = match.groups()
-    numbers = (str(i).zfill(len(first)) for i in range(int(first), int(last) + 1))
-    return [p for n in numbers for p in expand_braces(pattern[: match.start()] + n + pattern[match.end() :])]
 
 
 def scan_shard(
@@ -172,12 +137,6 @@ def read_shard(path: str | Path) -> Iterator[Sample]:
             facts = {}
         extension = key_and_extension(member.name)[1] if member else ""
         yield Sample(key, image, extension, read_caption(parts, tar)[0], facts)
-
-
-def read_samples(address: str | Path | Sequence[str]) -> Iterator[Sample]:
-    """All samples behind an address (see `find_shards`), shard after shard."""
-    for path in find_shards(address):
-        yield from read_shard(path)
 
 
 def write_shards(samples: Iterable[Sample], folder: Path, samples_per_shard: int = 10_000) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Files of a corpus by address, local or remote: what `label_corpus` reads captions from, before any of it is opened.
+"""Files of a corpus by address: what `label_corpus` reads captions from, local or remote; and the shards on this machine.
 
 Reads listings only; gives one `SourceFile` a parquet or tar, with what tells later whether it is still the same file.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -17,7 +19,8 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from .shards import expand_braces, find_shards
+from .demo import demo_folder
+from .shards import Sample, read_shard
 
 logger = logging.getLogger(__name__)
 
@@ -158,3 +161,43 @@ def _is_source(name: str, is_http: bool) -> bool:
         and not file.startswith((".", "_"))  # staging files, and what Spark leaves beside its parts
         and not file.endswith((LABELS_SUFFIX, COUNTS_SUFFIX))
     )
+
+
+# --- shards on this machine ---------------------------------------------------------------------------------------------------
+
+
+def find_shards(address: str | Path | Sequence[str]) -> list[Path]:
+    """Paths of the tars behind an address, sorted: a folder, a tar, a glob, a brace pattern ("{00000..00012}.tar"), a list.
+
+    `demo/<split>` is the demo corpus. Raises FileNotFoundError if there is none.
+    """
+    if not isinstance(address, (str, Path)):
+        return [path for part in address for path in find_shards(part)]
+    text = str(address)
+    if text.startswith("demo/") and not Path(text).exists():
+        return sorted(demo_folder(text.removeprefix("demo/")).glob("*.tar"))
+    if Path(text).is_dir():
+        paths = sorted(Path(text).glob("*.tar"))
+    elif Path(text).is_file():  # though its name looks like a pattern
+        paths = [Path(text)]
+    else:
+        paths = sorted(Path(p) for pattern in expand_braces(text) for p in glob(pattern))
+    if not paths:
+        raise FileNotFoundError(f"no shards at {text!r}: give a folder of .tar files, a glob, a brace pattern or demo/pretrain")
+    return paths
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """ "{00000..00012}.tar" -> thirteen addresses; one without braces is its own."""
+    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if not match:
+        return [pattern]
+    first, last = match.groups()
+    numbers = (str(i).zfill(len(first)) for i in range(int(first), int(last) + 1))
+    return [p for n in numbers for p in expand_braces(pattern[: match.start()] + n + pattern[match.end() :])]
+
+
+def read_samples(address: str | Path | Sequence[str]) -> Iterator[Sample]:
+    """All samples behind an address (see `find_shards`), shard after shard."""
+    for path in find_shards(address):
+        yield from read_shard(path)

@@ -1,4 +1,4 @@
-"""Synthetic photos in shards: what benchmarks of the loader and of training read where no data set is at hand.
+"""Synthetic photos in shards: what notebook 08 times the loader on where no data set is at hand.
 
 Gives JPEGs of a photo's size, bytes and work to decode, with captions that name two things, as img2dataset lays shards out.
 """
@@ -58,7 +58,7 @@ def synthetic_samples(count: int, seed: int = 0) -> Iterator[Sample]:
 
 def synthetic_shards(count: int) -> Path:
     """The folder of `count` synthetic samples, written if it is not there, the same on each machine but for the encoder."""
-    folder = cache_folder() / "bench_data" / f"{count}_photos"
+    folder = cache_folder() / "synthetic_photos" / str(count)
     done = folder / ".complete"
     if not done.exists():
         print(f"writing {count:,} synthetic photos to {folder}, once", flush=True)

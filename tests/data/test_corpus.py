@@ -84,7 +84,7 @@ def test_a_worker_opens_no_shard_twice_before_it_has_done_with_it(vocabulary):
     rule = OrderRule(lanes=41)
     options = {"rule": rule, "cache_gb": 0, "workers": 12, "processes": 4, "share": 1}
     corpus = Corpus(table, CaptionLabeler(), vocabulary, 224, AUGMENTATIONS["paper"], **options)
-    plan = StepPlan(recipe_for("vit_b16", batch_size=2048, micro_batch=512, max_steps=150), 16, rank=1, processes=4)
+    plan = StepPlan(recipe_for("vit_b16", batch_size=2048, micro_batch=512, max_steps=150), rank=1, processes=4)
     chunks = [chunk for chunk, _, _ in Chunks(plan.specs(), 12)]
     for worker in (0, 5, 11):
         opened, opens, met = OrderedDict(), 0, set()

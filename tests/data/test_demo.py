@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from catlip_lite.data.demo import HELD_OUT_CLASSES, PRETRAIN_VENDORS, SPLITS, demo_folder
-from catlip_lite.data.shards import read_samples
+from catlip_lite.data.sources import read_samples
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ import tarfile
 
 import pytest
 
-from catlip_lite.data.shards import find_shards, read_samples, write_shards
+from catlip_lite.data.shards import write_shards
+from catlip_lite.data.sources import find_shards, read_samples
 
 
 def test_members_carry_img2datasets_keys_and_extensions(shards):
