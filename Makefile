@@ -18,7 +18,7 @@ OUT      = outputs/$(RUN)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run notebooks test bench-labels bench-data bench-train bench-probe bench-busy lab html publish format clean clean-all
+.PHONY: help run notebooks test lab publish format clean clean-all
 ifneq ($(words $(RUN)),1)
 $(error RUN='$(RUN)' must be one plain folder name: it becomes outputs/RUN)
 endif
@@ -26,14 +26,9 @@ endif
 help:
 	@echo 'make run      execute the notebooks of the demo, two cores will do; RUN=name PARAMS=file.yaml for another run'
 	@echo '              ONLY="01 02 03" chooses notebooks; those that lack images of your own say what they want'
+	@echo '              ONLY=08 measures speed, ONLY=14 checks published weights: these two run only when they are asked for'
 	@echo 'make test     style, tests, and every notebook in its smallest form'
-	@echo 'make bench-labels  how fast captions become labels; CAPTIONS=file.parquet COLUMN=name for others than the default'
-	@echo 'make bench-data    how fast shards become batches; SHARDS=address for others than the synthetic ones'
-	@echo "make bench-train   how fast a training step is, and what memory it takes; BENCH='matrix --model vit_l16' for other options"
-	@echo "make bench-probe   how long a linear probe takes, and what it reaches; BENCH='--images 200000' for other options"
-	@echo 'make bench-busy    what another program at work costs a training on CPUs'
 	@echo 'make lab      the notebooks in JupyterLab'
-	@echo 'make html     write a run'"'"'s pages again, executing nothing (RUN=name)'
 	@echo 'make publish  copy a run'"'"'s pages to outputs/published/, without artwork that is not ours (RUN=name)'
 	@echo 'make format   put code and notebooks in the house style'
 	@echo 'make clean    remove all of outputs/ but outputs/published/; clean-all removes $(VENV) too'
@@ -65,12 +60,12 @@ $(READY): pyproject.toml
 
 # ---------------------------------------------------------------- a run
 
-# $(call notebook,NAME,WRITES,READS,IMAGES): artefacts are paths in outputs/<run>/; IMAGES are the parameters without which it has
-# no images to work on. Rules are made for the notebooks in CHOSEN alone. The rendered notebook is the target: it is new after
-# every execution, also when an artefact stayed as it was (training that had already finished); what reads an artefact
-# is redone only if that artefact is new.
+# $(call notebook,NAME,WRITES,READS,IMAGES,WHEN): artefacts are paths in outputs/<run>/; IMAGES are the parameters without which it
+# has no images to work on; WHEN is empty, or `asked`: run only if ONLY names it. Rules are made for the notebooks in CHOSEN
+# alone. The rendered notebook is the target: it is new after every execution, also when an artefact stayed as it was (training
+# that had already finished); what reads an artefact is redone only if that artefact is new.
 define notebook
-TABLE += '$(1):$(2):$(3):$(4)'
+TABLE += '$(1):$(2):$(3):$(4):$(5)'
 ifneq ($$(filter $(1),$$(CHOSEN)),)
 READS := $$(addprefix $$(OUT)/,$(3))
 RENDERED += $$(OUT)/notebooks/$(1).ipynb
@@ -87,20 +82,22 @@ ARTEFACTS += $$(OUT)/$(2)
 endif
 endef
 
-$(eval $(call notebook,01_synset_analysis,synset_counts.parquet,,))
-$(eval $(call notebook,02_vocab_pruning,vocabulary.parquet,synset_counts.parquet,))
-$(eval $(call notebook,03_imagenet_overlap,label_matches.parquet,vocabulary.parquet,))
-$(eval $(call notebook,04_pretrain,pretrain/model.safetensors,vocabulary.parquet,shards))
-$(eval $(call notebook,05_probe,probe.parquet,pretrain/model.safetensors,probe_train probe_tests))
-$(eval $(call notebook,06_transfer_init,transfer_init.parquet,pretrain/model.safetensors,labelled tests))
-$(eval $(call notebook,07_finetune,finetune.parquet,pretrain/model.safetensors,labelled tests))
-$(eval $(call notebook,10_multi_label,multi_label.parquet,pretrain/model.safetensors,multi_label_train multi_label_tests))
+$(eval $(call notebook,01_synset_analysis,synset_counts.parquet,,,))
+$(eval $(call notebook,02_vocab_pruning,vocabulary.parquet,synset_counts.parquet,,))
+$(eval $(call notebook,03_imagenet_overlap,label_matches.parquet,vocabulary.parquet,,))
+$(eval $(call notebook,04_pretrain,pretrain/model.safetensors,vocabulary.parquet,shards,))
+$(eval $(call notebook,05_probe,probe.parquet,pretrain/model.safetensors,probe_train probe_tests,))
+$(eval $(call notebook,06_transfer_init,transfer_init.parquet,pretrain/model.safetensors,labelled tests,))
+$(eval $(call notebook,07_finetune,finetune.parquet,pretrain/model.safetensors,labelled tests,))
+$(eval $(call notebook,08_speed,speed.parquet,,,asked))
+$(eval $(call notebook,10_multi_label,multi_label.parquet,pretrain/model.safetensors,multi_label_train multi_label_tests,))
+$(eval $(call notebook,14_published_weights,published_weights.parquet,,,asked))
 
 .PRECIOUS: $(RENDERED) $(ARTEFACTS)
 
 # The parameters are checked each time, before anything runs; a notebook's share changes only if one of its own values does.
 run: | $(READY)
-	@chosen=$$($(PYTHON) -m catlip_lite.workbook.parameters $(TABLE) --run '$(RUN)' --params '$(PARAMS)' --only '$(ONLY)') \
+	@chosen=$$($(PYTHON) -m catlip_lite.workbook --choose $(TABLE) --run '$(RUN)' --params '$(PARAMS)' --only '$(ONLY)') \
 	  && $(MAKE) --no-print-directory notebooks CHOSEN="$$chosen"
 
 notebooks: $(RENDERED) $(ARTEFACTS)
@@ -108,9 +105,6 @@ notebooks: $(RENDERED) $(ARTEFACTS)
 
 # Which library modules a notebook imports, written when it was executed.
 -include $(RENDERED:.ipynb=.d)
-
-html: | $(READY)
-	@$(PYTHON) -m catlip_lite.workbook --pages-only --run '$(RUN)'
 
 publish: | $(READY)
 	@$(PYTHON) -m catlip_lite.workbook --publish --run '$(RUN)'
@@ -123,32 +117,6 @@ test: | $(READY)
 	$(PYTHON) -m ruff format --check .
 	@rm -rf outputs/smoke
 	$(PYTHON) -m pytest tests --nbmake --nbmake-timeout=900 --durations=10 notebooks
-
-# The default captions come in a wheel whose dependencies are not needed.
-CAPTIONS ?=
-COLUMN   ?= caption
-bench-labels: export OMP_NUM_THREADS := 1
-bench-labels: | $(READY)
-	@$(if $(CAPTIONS),,$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps clip-benchmark==1.6.2)
-	@$(PYTHON) -m catlip_lite.tasks.bench_labels $(CAPTIONS) --column '$(COLUMN)'
-
-# On a CPU, a plain timm loop beside ours; on a GPU, what each part of the step costs. BENCH=--help tells the options.
-BENCH ?=
-bench-train: | $(READY)
-	@$(PYTHON) -m catlip_lite.tasks.bench_train $(BENCH)
-
-# Synthetic features, 50,000 of 1,000 classes; those of a run: BENCH='outputs/RUN/features/FOLDER --targets FILE.npy'.
-bench-probe: | $(READY)
-	@$(PYTHON) -m catlip_lite.tasks.bench_probe $(BENCH)
-
-bench-busy: | $(READY)
-	@$(PYTHON) -m catlip_lite.tasks.bench_busy $(BENCH)
-
-SHARDS          ?=
-SHARDS_IN_TABLE ?=
-bench-data: export OMP_NUM_THREADS := 1
-bench-data: | $(READY)
-	@$(PYTHON) -m catlip_lite.tasks.bench_data $(if $(SHARDS),'$(SHARDS)') $(if $(SHARDS_IN_TABLE),--shards-in-table $(SHARDS_IN_TABLE))
 
 lab: | $(READY)
 	cd notebooks && ../$(VENV)/bin/jupyter lab

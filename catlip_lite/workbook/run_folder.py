@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 
-from ..artefacts import atomic_path
 from ..orphans import stop_with_launcher
 
 
@@ -66,21 +66,15 @@ def data_behind(model, parameters: Mapping) -> list:
 
 
 def open_run(run: str) -> Path:
-    """The folder `outputs/<run>`, made if need be and tried for writing. Raises ValueError or PermissionError with advice.
-
-    A notebook that opens it runs no longer than whoever executes the notebook.
-    """
-    stop_with_launcher()
+    """The folder `outputs/<run>`, made if need be and tried for writing. Raises ValueError or PermissionError with advice."""
+    stop_with_launcher()  # a notebook runs no longer than whoever executes it
     if not run or Path(run).name != run or run in (".", "..", "published"):
         raise ValueError(f"run={run!r} must be a plain folder name: it becomes outputs/{run}")
     folder = workbook_path("outputs") / run
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / ".writable"):
-            pass
-        (folder / ".writable").unlink()
+        with TemporaryFile(dir=folder):
+            return folder
     except OSError as error:
-        raise PermissionError(
-            f"cannot write to {folder} ({error.strerror}): choose another `run` or make it writable"
-        ) from error
-    return folder
+        told = f"cannot write to {folder} ({error.strerror}): choose another `run` or make it writable"
+        raise PermissionError(told) from error

@@ -11,27 +11,24 @@ from pathlib import Path
 import yaml
 
 from ..data.loader_processes import WorkerDied
-from ..training.distribution import process_group
+from ..training.parallel import process_group
 from .parameters import declared_values, notebook_paths, parameters_by_notebook, read_parameters, refuse_unknown
 from .run_folder import workbook_path
 
 
-def run_from_shell(
-    notebook_name: str, train_here: Callable[[dict], None], description: str, arguments: list[str] | None
-) -> int:
+def run_from_shell(name: str, train_here: Callable[[dict], None], description: str, arguments: list[str] | None) -> int:
     """Call `train_here` with every parameter of the notebook, as the YAML and the shell set them; 1 after a one-line error."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("params", type=Path, help="YAML file of parameters; the rest are the notebook's defaults")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="one more, as papermill's")
     given = parser.parse_args(arguments)
     try:
-        notebooks = notebook_paths(workbook_path("notebooks"))
-        notebook = next(path for path in notebooks if path.stem == notebook_name)
-        defaults = declared_values(notebook)
-        set_here = {name: yaml.safe_load(value) for name, value in given.p}
+        notebook = workbook_path("notebooks") / f"{name}.ipynb"
+        defaults, set_here = declared_values(notebook), {name: yaml.safe_load(value) for name, value in given.p}
         refuse_unknown(set_here, set(defaults), "-p")
         run = set_here.get("run") or read_parameters(given.params).get("run", given.params.stem)
-        values = {**defaults, **parameters_by_notebook(given.params, notebooks, run)[notebook], **set_here}
+        values = parameters_by_notebook(given.params, notebook_paths(notebook.parent), run)[notebook]
+        values = {**defaults, **values, **set_here}
         if "RANK" not in os.environ:
             train_here(values)
         else:
