@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from catlip_lite.workbook.parameters import parameters_by_notebook
+from catlip_lite.workbook.parameters import declared_values, parameters_by_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -40,9 +40,11 @@ def test_its_parameters_are_literals_with_a_type_and_a_comment(notebook):
 
 
 @each_notebook
-def test_it_defines_no_function_or_class(notebook):
-    defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    assert not [node.name for cell in code_cells(notebook) for node in ast.walk(python(cell)) if isinstance(node, defined)]
+def test_its_cells_fit_a_screen_and_its_functions_are_short(notebook):
+    cells = [cell for cell in code_cells(notebook) if "parameters" not in cell.metadata.get("tags", [])]
+    assert not [cell.source for cell in cells if len(cell.source.splitlines()) > 25]
+    defined = [node for cell in cells for node in ast.walk(python(cell)) if isinstance(node, ast.FunctionDef)]
+    assert not [node.name for node in defined if node.end_lineno - node.lineno >= 20]
 
 
 def test_a_parameter_has_one_type_in_all_notebooks():
@@ -60,6 +62,13 @@ def test_a_parameter_has_one_type_in_all_notebooks():
 @pytest.mark.parametrize("params", sorted((ROOT / "params").glob("*.yaml")), ids=lambda path: path.stem)
 def test_each_params_file_names_only_parameters_that_exist(params):
     assert parameters_by_notebook(params, NOTEBOOKS, params.stem)
+
+
+def test_the_parameters_that_the_readme_tells_people_to_set_exist():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(\w+)`", readme[readme.index("What people set most") : readme.index("Relative paths count")])
+    assert named
+    assert set(named) <= {name for notebook in NOTEBOOKS for name in declared_values(notebook)}
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *sorted((ROOT / "catlip_lite/viz").glob("*.py"))], ids=lambda path: path.stem)
