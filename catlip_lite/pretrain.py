@@ -128,7 +128,7 @@ def find_vocabulary(run: Path, vocabulary: Path | None, shards, label_mode: str,
         return path
     if any("://" in address for address in ([shards] if isinstance(shards, str) else shards)):
         raise ValueError(
-            f"{path} is not there: count the captions of {shards} with `python -m catlip_lite.data.label_corpus`, prune them "
+            f"{path} is not there: count the captions of {shards} with `python -m catlip_lite.label_captions`, prune them "
             "in notebook 02, or pass a `vocabulary`"
         )
     print(f"{path} is not there: counting the synsets of the captions of {shards}", flush=True)

@@ -57,7 +57,7 @@ def test_without_a_vocabulary_one_is_counted_and_kept(tmp_path, shards):
 
 
 def test_captions_of_remote_shards_are_not_counted_in_passing(tmp_path):
-    with pytest.raises(ValueError, match="count the captions of s3://bucket/.* with `python -m catlip_lite.data.label_corpus`"):
+    with pytest.raises(ValueError, match="count the captions of s3://bucket/.* with `python -m catlip_lite.label_captions`"):
         find_vocabulary(tmp_path, None, "s3://bucket/shards", "compound", threshold=2)
 
 

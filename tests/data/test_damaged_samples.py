@@ -6,9 +6,9 @@ import tarfile
 import pytest
 
 from catlip_lite.data.captions import read_captions, read_corpus, read_samples_at
-from catlip_lite.data.label_corpus import label_corpus
 from catlip_lite.data.shard_reader import SampleSkipped, ShardReader
 from catlip_lite.data.shard_table import open_shards
+from catlip_lite.label_captions import label_corpus
 from catlip_lite.labels import Vocabulary
 from catlip_lite.pretrain import find_vocabulary
 

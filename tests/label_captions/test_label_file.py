@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from label_corpora import CAPTIONS, CAT, DOG, all_captions, labels_of, run, stems, write_parquet
 
-from catlip_lite.data import label_file
 from catlip_lite.data.captions import read_captions
-from catlip_lite.data.label_corpus import merge_counts
+from catlip_lite.label_captions import merge_counts
 from catlip_lite.labels import CaptionLabeler, count_synsets
 
 # --- what is written ----------------------------------------------------------------------------------------------------
@@ -32,13 +31,13 @@ def test_the_columns_are_uid_and_a_list_of_int32(parquets, out):
 
 def test_many_batches_give_the_labels_of_one(parquets, out, tmp_path, monkeypatch):
     run(parquets, out)
-    monkeypatch.setattr(label_file, "BATCH", 3)
+    monkeypatch.setattr("catlip_lite.label_captions.BATCH", 3)
     run(parquets, tmp_path / "small")
     assert labels_of(tmp_path / "small", "0").equals(labels_of(out, "0"))
 
 
 def test_a_batch_is_a_row_group(parquets, out, monkeypatch):
-    monkeypatch.setattr(label_file, "BATCH", 3)
+    monkeypatch.setattr("catlip_lite.label_captions.BATCH", 3)
     run(parquets, out)
     assert pq.ParquetFile(next(out.glob("0-*.labels.parquet"))).num_row_groups == 3
 
@@ -77,7 +76,7 @@ def test_uids_that_are_numbers_become_strings(tmp_path, out):
 
 
 def test_without_a_uid_column_it_is_the_files_stem_and_the_row(tmp_path, out, monkeypatch):
-    monkeypatch.setattr(label_file, "BATCH", 3)
+    monkeypatch.setattr("catlip_lite.label_captions.BATCH", 3)
     run(write_parquet(tmp_path / "a.parquet"), out)
     assert labels_of(out, "a")["uid"].to_pylist() == [f"a:{row}" for row in range(8)]
 

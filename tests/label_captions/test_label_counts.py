@@ -4,9 +4,8 @@ import pytest
 from label_corpora import DOG, all_captions, run, write_parquet
 
 from catlip_lite.artefacts import read_table
-from catlip_lite.data import label_corpus as corpus
 from catlip_lite.data.captions import fingerprint, read_captions
-from catlip_lite.data.label_corpus import merge_counts, write_synset_counts
+from catlip_lite.label_captions import merge_counts, write_synset_counts
 from catlip_lite.labels import CaptionLabeler, Vocabulary, count_synsets
 from catlip_lite.labels.labeler import LABELER_FACTS
 
@@ -29,7 +28,7 @@ def test_counts_of_several_destinations_are_those_of_one(parquets, out, tmp_path
 def test_counts_added_up_in_many_rounds_are_the_same(parquets, out, monkeypatch):
     run(parquets, out)
     at_once, _ = merge_counts(out)
-    monkeypatch.setattr(corpus, "MERGE_ROWS", 1)
+    monkeypatch.setattr("catlip_lite.label_captions.MERGE_ROWS", 1)
     assert merge_counts(out)[0].to_dict("list") == at_once.to_dict("list")
 
 

@@ -4,16 +4,15 @@ import errno
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from label_corpora import CAT, contents, labels_of, one_line, run, stems, truncated, write_parquet
 
+from catlip_lite import label_captions
 from catlip_lite.artefacts import read_table
-from catlip_lite.data import label_corpus as corpus
-from catlip_lite.data import label_file
-from catlip_lite.data.label_results import Destination
 from catlip_lite.data.shards import Sample, write_shards
 from catlip_lite.data.sources import find_source_files
 from catlip_lite.labels import CaptionLabeler
@@ -69,7 +68,7 @@ def test_a_killed_run_goes_on_where_it_was(parquets, out, tmp_path):
     killed = f"""
 import os, signal
 from pyarrow.parquet import ParquetWriter
-from catlip_lite.data.label_corpus import label_corpus
+from catlip_lite.label_captions import label_corpus
 write = ParquetWriter.write_batch
 def write_batch(self, batch):
     write(self, batch)
@@ -80,14 +79,8 @@ label_corpus({str(parquets)!r}, {str(out)!r}, workers=1)
 """
     assert subprocess.run([sys.executable, "-c", killed]).returncode == -signal.SIGKILL
     report = run(parquets, out)
-    assert (report.skipped, contents(out)) == (1, contents(tmp_path / "expected"))
-
-
-def test_what_a_living_run_writes_is_not_swept_away(out):
-    out.mkdir()
-    with Destination.at(out).staged("a.labels.parquet") as file:
-        Destination.at(out).sweep()
-        assert Path(file.name).exists()
+    whole = {name: content for name, content in contents(out).items() if not name.startswith(".catlip-")}
+    assert (report.skipped, whole) == (1, contents(tmp_path / "expected"))
 
 
 # --- what goes wrong ----------------------------------------------------------------------------------------------------
@@ -193,7 +186,7 @@ def test_after_a_full_disk_only_whole_results_are_there(parquets, out, full_disk
     assert sorted(name.split(".", 1)[1] for name in contents(out)) == ["counts.parquet", "labels.parquet"]
 
 
-def interrupted(outcomes):
+def interrupted(outcomes, files):
     """Ctrl-C after the first file."""
     for outcome in outcomes:
         yield outcome
@@ -202,23 +195,30 @@ def interrupted(outcomes):
 
 def test_ctrl_c_keeps_what_is_done_and_says_so(parquets, out):
     with pytest.raises(KeyboardInterrupt, match="stopped: 1 of 3 files are done; run again"):
-        run(parquets, out, progress=interrupted)
+        run(parquets, out, reporting=interrupted)
 
 
 def test_ctrl_c_counts_what_other_processes_have_finished_and_leaves_no_staging_file(parquets, out):
     with pytest.raises(KeyboardInterrupt) as stopped:
-        run(parquets, out, workers=2, progress=interrupted)
+        run(parquets, out, workers=2, reporting=interrupted)
     done = int(str(stopped.value).split()[1])
     assert len(contents(out)) == 2 * done
 
 
-def test_work_that_is_told_to_stop_leaves_nothing(parquets, out):
+def test_work_that_is_told_to_stop_leaves_nothing(parquets, out, monkeypatch):
     out.mkdir()
-    labelling = label_file.Labelling(
-        "compound", **CaptionLabeler().card, caption_column="caption", uid_column="uid", uid_from_json=False
-    )
+    how = {
+        "labeler": "compound",
+        **CaptionLabeler().card,
+        "caption_column": "caption",
+        "uid_column": "uid",
+        "uid_from_json": False,
+    }
+    stop = threading.Event()
+    stop.set()
+    monkeypatch.setattr(label_captions, "_stop", stop)
     with pytest.raises(KeyboardInterrupt):
-        label_file.label_file(find_source_files(parquets)[0], Destination.at(out), labelling, stop=lambda: True)
+        label_captions.label_file(find_source_files(parquets)[0], label_captions.Destination.at(out), how)
     assert contents(out) == {}
 
 
@@ -255,9 +255,9 @@ def test_wrong_arguments_are_refused_before_any_work(parquets, out, wrong):
         run(parquets, out, **wrong)
 
 
-def test_progress_sees_every_file_and_their_number(parquets, out):
+def test_reports_are_told_how_many_files_there_are(parquets, out):
     seen = []
-    run(parquets, out, progress=lambda outcomes: seen.append(len(outcomes)) or outcomes)
+    run(parquets, out, reporting=lambda outcomes, files: seen.append(files) or outcomes)
     assert seen == [3]
 
 
@@ -265,15 +265,15 @@ def test_progress_sees_every_file_and_their_number(parquets, out):
 
 
 def test_the_command_line_prints_the_report(parquets, out, capsys):
-    assert corpus.main([str(parquets), str(out), "--workers", "1"]) == 0
+    assert label_captions.main([str(parquets), str(out), "--workers", "1"]) == 0
     assert capsys.readouterr().out.startswith("3 files labelled, 0 complete already, 0 broken\n15 captions, ")
 
 
 def test_the_command_line_can_write_synset_counts(parquets, out, tmp_path):
-    corpus.main([str(parquets), str(out), "--workers", "1", "--counts", str(tmp_path / "run")])
+    label_captions.main([str(parquets), str(out), "--workers", "1", "--counts", str(tmp_path / "run")])
     assert read_table(tmp_path / "run" / "synset_counts.parquet")[1]["num_captions"] == 15
 
 
 def test_the_command_line_says_errors_in_one_line(parquets, out, capsys):
-    assert corpus.main([str(parquets), str(out), "--column", "text"]) == 1
+    assert label_captions.main([str(parquets), str(out), "--column", "text"]) == 1
     assert capsys.readouterr().err.startswith("error: ")

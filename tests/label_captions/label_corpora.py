@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from catlip_lite.data.captions import read_captions
-from catlip_lite.data.label_corpus import LabelReport, label_corpus
+from catlip_lite.label_captions import LabelReport, label_corpus
 
 CAPTIONS = ["a dog and a cat", None, "an apple, a dog", "of the and", " ", "ice cream for the dog", "Überall ein Hund", "a dog"]
 DOG, CAT = "n02084071", "n02121620"
