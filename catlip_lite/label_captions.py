@@ -260,16 +260,26 @@ def _start_worker(stop) -> None:
 
 def _on_ray(workers: int | None, files: Sequence[SourceFile], work: Callable) -> Iterator[Outcome]:
     import ray
-    from ray.util.multiprocessing import Pool
 
     is_ours = not ray.is_initialized()
     if is_ours:
         ray.init(log_to_driver=False)  # joins the cluster of RAY_ADDRESS, if there is one
+    # Plain tasks: Ray gives each a core, on any machine, and runs one anew (three times) whose process or machine is lost.
+    label, waiting = ray.remote(num_cpus=1)(lambda file: work(file)), iter(files)
+    under_way = []
     try:
-        cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        with Pool(min(workers or cores, len(files))) as pool:
-            yield from pool.imap_unordered(work, files, chunksize=1)
+        workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        under_way += [label.remote(file) for file in islice(waiting, workers)]
+        while under_way:
+            [done], under_way = ray.wait(under_way)
+            under_way += [label.remote(file) for file in islice(waiting, 1)]
+            yield ray.get(done)
+    except ray.exceptions.RayError as error:
+        lines = str(error).strip().splitlines()
+        raise RuntimeError(f"labelling under Ray failed: {lines[-1] if lines else type(error).__name__}") from error
     finally:
+        for task in under_way:
+            ray.cancel(task, force=True)
         if is_ours:
             ray.shutdown()
 

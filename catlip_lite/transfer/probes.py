@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -238,7 +239,7 @@ class Problem:
         """
         variances = torch.cat([self.basis.values + penalty * len(self.counts), torch.ones_like(self.basis.values[:1])])
         unit = (variances / len(self.counts))[:, None].clamp_min_(1e-9).rsqrt()
-        goal = tolerance * float((self._gradient_at_zero() * unit).norm())
+        goal = tolerance * float((self._gradient_at_zero * unit).norm())
         point = (theta / unit).requires_grad_()
         solver = torch.optim.LBFGS(
             [point], max_iter=most, max_eval=most, history_size=10, line_search_fn="strong_wolfe", tolerance_change=0.0
@@ -254,6 +255,7 @@ class Problem:
         solver.step(look)
         return point.detach() * unit
 
+    @cached_property
     def _gradient_at_zero(self) -> torch.Tensor:
         """Of equal classes: no look at the images is needed beyond their class sums."""
         theta = torch.zeros((len(self.basis.values) + 1, len(self.counts)), device=self.basis.mean.device)

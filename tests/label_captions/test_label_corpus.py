@@ -1,6 +1,7 @@
 """Labels at corpus scale are the same whoever makes them and however often they are interrupted."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -241,6 +242,34 @@ def test_ray_reports_broken_files_like_any_engine(shards, out, ray_cluster):
     truncated(shards / "00000.tar", 5_000)
     report = run(shards, out, workers=2, engine="ray")
     assert (report.files, [file for file, _ in report.broken]) == (1, [str(shards / "00000.tar")])
+
+
+def test_a_file_whose_ray_worker_is_lost_is_labelled_again(parquets, out, tmp_path, ray_cluster, monkeypatch):
+    run(parquets, out, workers=1)
+    marker, label = tmp_path / "lost", label_captions.label_file
+
+    def lost_once(file, **given):
+        if not marker.exists():
+            marker.touch()
+            os._exit(1)
+        return label(file, **given)
+
+    monkeypatch.setattr(label_captions, "label_file", lost_once)
+    assert run(parquets, tmp_path / "ray", workers=1, engine="ray").files == 3
+    assert contents(tmp_path / "ray") == contents(out)
+
+
+def test_a_ray_worker_that_is_always_lost_ends_the_run_and_keeps_the_rest(parquets, out, ray_cluster, monkeypatch):
+    label = label_captions.label_file
+
+    def lost_at_last(file, **given):
+        return os._exit(1) if file.stem == "2" else label(file, **given)
+
+    monkeypatch.setattr(label_captions, "label_file", lost_at_last)
+    with pytest.raises(RuntimeError, match="labelling under Ray failed: .*: 2 of 3 files are done; run again"):
+        run(parquets, out, workers=1, engine="ray")
+    monkeypatch.setattr(label_captions, "label_file", label)
+    assert (run(parquets, out).files, run(parquets, out).skipped) == (1, 3)
 
 
 def test_without_ray_its_engine_is_refused_before_any_work(parquets, out, monkeypatch):

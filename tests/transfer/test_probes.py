@@ -79,7 +79,7 @@ def test_the_loss_has_the_gradient_that_autograd_finds():
 def test_the_gradient_at_zero_is_told_without_looking():
     problem = Problem.of([clusters(61)], 5, CPU)
     zero = torch.zeros(13, 5)
-    torch.testing.assert_close(problem._gradient_at_zero(), problem.loss(zero, 0.1)[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(problem._gradient_at_zero, problem.loss(zero, 0.1)[1], rtol=1e-4, atol=1e-5)
 
 
 def test_parts_of_the_memory_at_a_time_give_the_same_as_all_at_once(monkeypatch):
