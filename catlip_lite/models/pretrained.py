@@ -103,6 +103,11 @@ class PretrainedModel:
         return self.config["image_size"]
 
     @property
+    def precision(self) -> str:
+        """What it computes in, as it is asked for: bf16 or fp32."""
+        return "bf16" if self.dtype == torch.bfloat16 else "fp32"
+
+    @property
     def loss(self) -> str:
         """What the head was trained by; published weights, which don't say, by the paper's."""
         return self.config.get("recipe", {}).get("loss", "bce")

@@ -9,6 +9,7 @@ import base64
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from html import escape
 
 import ipywidgets as widgets
@@ -151,12 +152,10 @@ def similarity_name(steps: int) -> str:
 def _figure(image: bytes | None, caption: str) -> str:
     """An encoded image, small, over its caption; the caption alone if there is none that can be read."""
     picture = ""
-    try:
+    with suppress(UnidentifiedImageError, OSError):
         small = Image.open(io.BytesIO(image or b"")).convert("RGB")
         small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
         small.save(out := io.BytesIO(), "PNG")
         picture = f'<img src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}" alt="">'
-    except (UnidentifiedImageError, OSError):
-        pass
     look = "display:inline-block;width:104px;margin:4px;vertical-align:top;font-size:80%"
     return f'<figure style="{look}">{picture}<figcaption>{escape(caption)}</figcaption></figure>'
