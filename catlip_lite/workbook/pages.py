@@ -71,8 +71,8 @@ def publish(folder: Path) -> Path:
             if cell.cell_type == "code" and "artwork" in cell.metadata.get("tags", []):
                 cell.outputs = [new_output("display_data", {"text/markdown": ARTWORK_NOTE})]
     pages = {"index": front_page(folder.name, executed)} | {name: notebook_page(name, executed[name]) for name in executed}
-    machines = f"{workbook_root()}/"  # says nothing elsewhere
-    write_pages(published, {name: html.replace(machines, "") for name, html in pages.items()})
+    here = f"{workbook_root()}/"  # says nothing elsewhere
+    write_pages(published, {name: html.replace(here, "") for name, html in pages.items()})
     for name, content in executed.items():
         if picture := key_picture(content):
             (published / f"{name}.png").write_bytes(picture)
