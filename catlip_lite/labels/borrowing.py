@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from .label_sets import LabelSet
-from .matching import ancestors, path_similarity
+from .matching import ancestors, label_distances, similarity
 from .vocabulary import Vocabulary
 from .wordnet import load_nouns
 
-LABELS_AT_ONCE = 1024  # synsets compared with the whole vocabulary at a time: 100 MB for 24,320 classes
+LABELS_AT_ONCE = 1024  # labels compared with the whole vocabulary at a time: 100 MB for 24,320 classes
 
 
 @dataclass(frozen=True)
@@ -55,62 +56,49 @@ def borrow(
     if not 0 < min_similarity <= 1:
         raise ValueError(f"min_similarity={min_similarity} must be above 0 and at most 1 (1: the same synset)")
     known = load_nouns().row
-    own = [[w for w in wnids if w in known] for wnids in label_set.wnids]
+    own = [tuple(w for w in wnids if w in known) for wnids in label_set.wnids]
     result = [Borrowed(np.zeros(0, np.int32), np.zeros(0, np.float32), "none")] * len(own)
     for way in dict.fromkeys((how, *fallback)):
         waiting = [i for i, found in enumerate(result) if found.kind == "none" and own[i]]
-        shares = WAYS[way]([own[i] for i in waiting], vocabulary, min_similarity)
+        labels = LabelSet(label_set.title, tuple(label_set.names[i] for i in waiting), tuple(own[i] for i in waiting))
+        shares = WAYS[way](labels, vocabulary, min_similarity)
         for label, share in zip(waiting, shares, strict=True):
             if share:
                 itself = {vocabulary.index[w] for w in own[label] if w in vocabulary}
                 kind = "own" if itself.issuperset(share) else way
-                result[label] = _borrowed(share, kind)
+                rows = sorted(share, key=lambda row: (-share[row], row))
+                weights = np.array([share[row] for row in rows])
+                result[label] = Borrowed(np.array(rows, np.int32), (weights / weights.sum()).astype(np.float32), kind)
     return result
 
 
-def _borrowed(share: dict[int, float], kind: str) -> Borrowed:
-    order = sorted(share, key=lambda row: (-share[row], row))
-    weights = np.array([share[row] for row in order], dtype=np.float64)
-    return Borrowed(np.array(order, dtype=np.int32), (weights / weights.sum()).astype(np.float32), kind)
+# --- the ways: labels, vocabulary, min_similarity -> for each label its rows with their shares --------------------------
 
 
-# --- the ways: WNIDs of each label, vocabulary, min_similarity -> for each label its rows with their shares ----------------
+def _own(labels: LabelSet, vocabulary: Vocabulary, _: float, most: int | None = None) -> list[dict[int, float]]:
+    return [{vocabulary.index[w]: 1.0 for w in [w for w in wnids if w in vocabulary][:most]} for wnids in labels.wnids]
 
 
-def _first(labels: list[list[str]], vocabulary: Vocabulary, _: float) -> list[dict[int, float]]:
-    return [{vocabulary.index[w]: 1.0 for w in [w for w in wnids if w in vocabulary][:1]} for wnids in labels]
-
-
-def _own(labels: list[list[str]], vocabulary: Vocabulary, _: float) -> list[dict[int, float]]:
-    return [{vocabulary.index[w]: 1.0 for w in wnids if w in vocabulary} for wnids in labels]
-
-
-def _hyponyms(labels: list[list[str]], vocabulary: Vocabulary, _: float) -> list[dict[int, float]]:
+def _hyponyms(labels: LabelSet, vocabulary: Vocabulary, _: float) -> list[dict[int, float]]:
     nouns = load_nouns()
-    below: dict[int, list[int]] = {nouns.row[w]: [] for wnids in labels for w in wnids}
+    below: dict[int, list[int]] = {nouns.row[w]: [] for wnids in labels.wnids for w in wnids}
     for row, wnid in enumerate(vocabulary.wnids if below else ()):
         for ancestor in ancestors(nouns.row_of(wnid)):
             if ancestor in below:
                 below[ancestor].append(row)
     # Never zero, so that a vocabulary without counts gives equal shares.
-    return [{row: vocabulary.counts[row] + 1.0 for w in wnids for row in below[nouns.row[w]]} for wnids in labels]
+    return [{row: vocabulary.counts[row] + 1.0 for w in wnids for row in below[nouns.row[w]]} for wnids in labels.wnids]
 
 
-def _similar(labels: list[list[str]], vocabulary: Vocabulary, min_similarity: float) -> list[dict[int, float]]:
-    found: list[dict[int, float]] = [{} for _ in labels]
-    users: dict[str, list[int]] = {}
-    for label, wnids in enumerate(labels):
-        for wnid in wnids:
-            users.setdefault(wnid, []).append(label)
-    wanted = list(users)
-    for start in range(0, len(wanted), LABELS_AT_ONCE):
-        part = wanted[start : start + LABELS_AT_ONCE]
-        for wnid, line in zip(part, path_similarity(part, vocabulary.wnids), strict=True):
-            for row in np.flatnonzero(line >= np.float32(min_similarity)).tolist():
-                for label in users[wnid]:
-                    found[label][row] = max(found[label].get(row, 0.0), float(line[row]))
+def _similar(labels: LabelSet, vocabulary: Vocabulary, min_similarity: float) -> list[dict[int, float]]:
+    found = []
+    for start in range(0, len(labels), LABELS_AT_ONCE):
+        part = LabelSet(labels.title, *(column[start : start + LABELS_AT_ONCE] for column in (labels.names, labels.wnids)))
+        for line in similarity(label_distances(part, vocabulary.wnids)):
+            rows = np.flatnonzero(line >= np.float32(min_similarity))
+            found.append(dict(zip(rows.tolist(), line[rows].tolist(), strict=True)))
     return found
 
 
-WAYS: dict[str, Callable] = {"first": _first, "own": _own, "hyponyms": _hyponyms, "similar": _similar}
+WAYS: dict[str, Callable] = {"first": partial(_own, most=1), "own": _own, "hyponyms": _hyponyms, "similar": _similar}
 BORROWING = tuple(WAYS)

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from statistics import harmonic_mean
 
 from .label_sets import LabelSet
 from .labeler import CaptionLabeler
 from .wordnet import load_nouns
 
-GOLD_FILE = Path(__file__).parent / "tables" / "gold_captions.tsv"
 KINDS = ("photo caption", "alt text", "product title")
 
 
@@ -41,14 +41,13 @@ class Score:
     @property
     def f1(self) -> float:
         """The harmonic mean of precision and recall."""
-        total = self.precision + self.recall
-        return 2 * self.precision * self.recall / total if total else 0.0
+        return harmonic_mean((self.precision, self.recall))
 
 
 @lru_cache(maxsize=1)
 def read_gold() -> tuple[GoldCaption, ...]:
     """The gold captions. In the file, a thing is a sense as NLTK writes it ("table.n.02"), "|" between equally good ones."""
-    with open(GOLD_FILE, newline="", encoding="utf-8") as file:
+    with open(Path(__file__).with_name("tables") / "gold_captions.tsv", newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         return tuple(
             GoldCaption(row["kind"], row["caption"], tuple(map(_wnids, row["synsets"].split())), i % 2 == 1)

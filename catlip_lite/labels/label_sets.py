@@ -13,26 +13,22 @@ no such compound, a label has its parts ("desert_road": desert and road) or what
 from __future__ import annotations
 
 import csv
-import importlib.metadata
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from .labeler import name_to_wnids
-from .wordnet import load_nouns
+from .wordnet import load_nouns, packaged
 
-# Known label sets and their tables: timm's have a WNID a line, ours in `tables/` the columns label,wnids.
-KNOWN_SETS = {
+TIMM_TABLES = {  # a WNID a line
     "imagenet-1k": "imagenet_synsets.txt",
     "imagenet-12k": "imagenet12k_synsets.txt",
     "imagenet-21k": "imagenet22k_synsets.txt",
-    "places365": "places365.csv",
-    "coco-80": "coco-80.csv",
-    "ade20k-150": "ade20k-150.csv",
-    "caltech-101": "caltech-101.csv",
 }
+KNOWN_SETS = (*TIMM_TABLES, "places365", "coco-80", "ade20k-150", "caltech-101")  # the latter in `tables/`: label,wnids
 LABEL_COLUMNS = ("label", "name", "class", "wnid")
 
 
@@ -56,13 +52,12 @@ class LabelSet:
     def load(cls, source: str | os.PathLike | Sequence[str], *, allow_unknown: bool = True) -> LabelSet:
         """A label set by address.
 
-        source: a benchmark by name, in upper or lower case: "imagenet-1k", "imagenet-12k", "imagenet-21k", "places365",
-        "coco-80", "ade20k-150" (the first of each class's names) or "caltech-101", each with the official names in the
-        order of their class indices (Caltech-101 has none: its folders, sorted); a .txt with a label a line; a .csv with a
-        column label, name, class or wnid (and, optionally, wnids: several joined by spaces, for names that should mean
-        something else than WordNet's first sense); a folder whose sub-folders are the classes; or a list of names or WNIDs.
-        allow_unknown: whether names that WordNet does not know (Caltech-101 has one, "garfield") are kept (with no synset)
-        or refused.
+        source: a benchmark by name (one of KNOWN_SETS, in upper or lower case), with the official names in the order of their
+        class indices (ade20k-150: the first of each class's names; Caltech-101, which has no order: its folders, sorted); a
+        .txt with a label a line; a .csv with a column label, name, class or wnid (and, optionally, wnids: several joined by
+        spaces, for names that should mean something else than WordNet's first sense); a folder whose sub-folders are the
+        classes; or a list of names or WNIDs. allow_unknown: whether names that WordNet does not know (Caltech-101 has one,
+        "garfield") are kept (with no synset) or refused.
         Raises FileNotFoundError or ValueError with advice.
         """
         if not isinstance(source, (str, os.PathLike)):
@@ -94,7 +89,7 @@ class LabelSet:
             raise ValueError(f"{title}: no labels: give one a line, a CSV column, class folders or a list")
         repeated = sorted(name for name, times in Counter(names).items() if times > 1)
         if repeated:
-            raise ValueError(f"{title}: label(s) given twice: {_some(repeated)}: keep each once")
+            raise ValueError(f"{title}: label(s) given twice: {listed(repeated)}: keep each once")
         given = wnids or [()] * len(names)
         found = tuple(tuple(w) or tuple(name_to_wnids(n)) for n, w in zip(names, given, strict=True))
         return _refuse_unknown(cls(title, tuple(names), found), allow_unknown)
@@ -105,53 +100,47 @@ def _refuse_unknown(labels: LabelSet, allow_unknown: bool) -> LabelSet:
     unknown = labels.unknown
     if unknown and (not allow_unknown or len(unknown) == len(labels)):
         raise ValueError(
-            f"{labels.title}: WordNet has no noun for {len(unknown)} of {len(labels)} labels ({_some(unknown)}): "
+            f"{labels.title}: WordNet has no noun for {len(unknown)} of {len(labels)} labels ({listed(unknown)}): "
             "rename them, or say what they mean in a CSV with columns label,wnids"
             + ("" if allow_unknown else ", or set allow_unknown to keep them without a synset")
         )
     return labels
 
 
-def _some(names: Sequence[str], most: int = 8) -> str:
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """The first of some names, for an error or a cell, and how many more there are."""
     return ", ".join(names[:most]) + (f", … {len(names) - most} more" if len(names) > most else "")
 
 
 # --- known sets and files -----------------------------------------------------------------------------------------------
 
 
+@cache
 def _known_set(name: str) -> LabelSet:
-    table = KNOWN_SETS[name]
-    if table.endswith(".csv"):
+    if name not in TIMM_TABLES:
         # An empty cell means that WordNet has no such synset, so it is not looked up ("garfield" is not the president).
-        names, wnids = _read_csv(Path(__file__).with_name("tables") / table)
-    else:
-        wnids = [[wnid] for wnid in _timm_table(table)]
-        names = _distinct_names([wnid for (wnid,) in wnids])
-    return LabelSet(name, tuple(names), tuple(tuple(own) for own in wnids))
-
-
-def _distinct_names(wnids: Sequence[str]) -> list[str]:
-    """Names of synsets; those that share one (ImageNet-1k has two cranes) with their WNID: 'crane (n02012849)'."""
-    nouns = load_nouns()
+        return LabelSet(name, *_read_csv(Path(__file__).with_name("tables") / f"{name}.csv"))
+    path = packaged("timm --no-deps", f"timm/data/_info/{TIMM_TABLES[name]}")  # its dependencies would bring torch
+    nouns, wnids = load_nouns(), path.read_text(encoding="utf-8").split()
     names = [nouns.name(w) if w in nouns.row else w for w in wnids]
-    times = Counter(names)
-    return [name if times[name] == 1 else f"{name} ({wnid})" for name, wnid in zip(names, wnids, strict=True)]
+    times = Counter(names)  # ImageNet-1k has two cranes
+    names = [name if times[name] == 1 else f"{name} ({wnid})" for name, wnid in zip(names, wnids, strict=True)]
+    return LabelSet(name, tuple(names), tuple((wnid,) for wnid in wnids))
 
 
-def _timm_table(name: str) -> list[str]:
-    try:
-        path = Path(str(importlib.metadata.distribution("timm").locate_file(f"timm/data/_info/{name}")))
-    except importlib.metadata.PackageNotFoundError:
-        raise ModuleNotFoundError(
-            "ImageNet's class tables come with timm: run `pip install timm` (`pip install --no-deps timm` brings no torch)"
-        ) from None
-    return path.read_text(encoding="utf-8").split()
-
-
-def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    column = next((c for c in LABEL_COLUMNS if rows and c in rows[0]), None)
+def _read_csv(path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    columns, rows = read_rows(path)
+    column = next((c for c in LABEL_COLUMNS if rows and c in columns), None)
     if column is None:
         raise ValueError(f"{path}: a CSV of labels needs one of the columns {', '.join(LABEL_COLUMNS)}")
-    return [row[column].strip() for row in rows], [(row.get("wnids") or "").split() for row in rows]
+    return tuple(row[column].strip() for row in rows), tuple(tuple((row.get("wnids") or "").split()) for row in rows)
+
+
+def read_rows(path: str | os.PathLike) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns and rows of a CSV with a head. Raises ValueError if it is none in UTF-8."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark before the first column's name
+            reader = csv.DictReader(file)
+            return list(reader.fieldnames or ()), list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no CSV in UTF-8 ({error}): save it as one") from error

@@ -10,28 +10,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import compress
+from functools import lru_cache, partial
+from itertools import chain, pairwise
 
 import numpy as np
 import pyarrow as pa
 
-from .cleaning import as_text_column, clean_caption, clean_column
-from .compounds import CompoundTrie, compound_forms, words_of
-from .memo import Memo
-from .ragged import ends_of, first_in_row, replace_rows, rows_at, spans, take_rows
-from .senses import (
-    SENSES,
-    first_lemma_of_first_sense,
-    is_name_of_a_thing,
-    is_noun_in_captions,
-    likeliest_noun,
-    sense_of,
-    singular_instead,
-)
-from .tagging import NOUN_TAGS, has_tag, load_tagger
-from .tokenising import Pieces, cut, piece_tokens, tokenize
+from .ragged import ends_of_kept, first_in_row, spans, take_rows
+from .senses import SENSES, compound_forms, compound_trie, first_lemma_of_first_sense, lemma_of, noun_of, number_of, sense_of
+from .tagging import NOUN_TAGS, REMEMBERED, has_tag, load_tagger
+from .tokenising import as_text_column, clean_caption, clean_column, cut, piece_tokens, tokenize
 from .wordnet import load_nouns
 
 MODES = ("corenet", "pos", "compound")
@@ -44,21 +32,12 @@ _WORD = re.compile(r"(?:[^\W\d_]\.){2,}|[^\W_]+(?:'[^\W_]+)?")
 _JOINS = frozenset(("-", "_", ""))
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Synsets of N captions: those of caption i are numbers[ends[i - 1] : ends[i]], int32 WNID numbers, in order of mention."""
-
-    numbers: np.ndarray
-    ends: np.ndarray
-    words: list[str] | None = None  # what the caption calls each of them
-
-
 class CaptionLabeler:
     """Maps captions to WordNet 3.0 noun synsets; deterministic, and the same whatever captions stand beside a caption.
 
     mode: "compound" (default): the longest WordNet compound first ("golden retriever", "ice cream"), any lemma of a sense,
-        words that captions rarely use as nouns out (`is_noun_in_captions`). "pos": words tagged as nouns (equation 1),
-        lemmatised. "corenet": what the reference code returns; it tags but never filters, keeps a word only if it is the first
+        words that captions rarely use as nouns out (`noun_of`). "pos": words tagged as nouns (equation 1), lemmatised.
+        "corenet": what the reference code returns; it tags but never filters, keeps a word only if it is the first
         lemma of its first sense, keeps duplicates, and makes a string of anything (None is "none", which WordNet knows).
     sense: "first", WordNet's first sense of a word, as the paper has it, or "visual", the likeliest that a photograph can show
         ("table" is furniture; see `sense_of`). None: "visual" for compound, "first" for the others.
@@ -67,8 +46,7 @@ class CaptionLabeler:
     tagger: for mode "pos": "perceptron", "spacy" or "nltk".
 
     A caption that is None, NaN or empty has no labels, bytes are UTF-8, and a list is the union of its members (but see
-    corenet). Sentences, tokens and lemmas of corenet and pos are those of NLTK 3.8.1, which the reference names, whatever NLTK
-    is installed.
+    corenet). Sentences, tokens and lemmas of corenet and pos are those of NLTK 3.8.1, the reference's, whichever is installed.
     """
 
     def __init__(
@@ -84,16 +62,11 @@ class CaptionLabeler:
         self.mode, self.sense, self.proper_nouns = mode, sense, bool(proper_nouns)
         self.tagger = tagger if mode == "pos" else None
         self._tag = load_tagger(tagger) if mode == "pos" else None
-        self._trie = _compound_trie(sense, self.proper_nouns) if mode == "compound" else None
-        self._find = {"corenet": self._find_first_lemmas, "pos": self._find_tagged, "compound": self._find_compounds}[mode]
-        piece = {"corenet": self._synsets_of_piece, "pos": piece_tokens, "compound": self._words_of_piece}[mode]
-        self._pieces = Memo(piece)
-        word = {
-            "corenet": self._number_by_first_lemma,
-            "pos": self._number_of_noun,
-            "compound": self._number_of_word,
-        }[mode]
-        self._words = Memo(word)
+        self._tags = NOUN_TAGS if self.proper_nouns else NOUN_TAGS - {"NNP", "NNPS"}
+        self._trie = compound_trie(sense, self.proper_nouns) if mode == "compound" else None
+        split = {"corenet": partial(piece_tokens, cased=False), "pos": piece_tokens, "compound": _words_of_piece}[mode]
+        self._words_of = lru_cache(REMEMBERED)(split)
+        self._number_of = lru_cache(REMEMBERED)(self._number_of_word)
 
     @property
     def name(self) -> str:
@@ -132,157 +105,83 @@ class CaptionLabeler:
         A WNID number is the integer in a WNID: 2084071 for n02084071. Order and errors are those of `label`.
         """
         parts = []
-        for found in self._batches(captions):
-            offsets = pa.array(np.append(0, found.ends).astype(np.int32))
-            parts.append(pa.ListArray.from_arrays(offsets, pa.array(found.numbers, pa.int32())))
+        for numbers, ends, _ in self._batches(captions):
+            if self.mode != "corenet":
+                first = first_in_row(numbers, ends)
+                numbers, ends = numbers[first], ends_of_kept(ends, first)
+            parts.append(pa.ListArray.from_arrays(np.append(0, ends).astype(np.int32), numbers))
         return pa.concat_arrays(parts)
 
     def mentions(self, captions: Sequence) -> list[list[tuple[str, str]]]:
         """What `label` gives, with the words each synset came from: [[("apple", "n07739125"), …], …]; repeated ones, too."""
         wnid = load_nouns().wnid_of_number
         result = []
-        for found in self._batches(captions, with_words=True):
-            pairs = [(word, wnid[number]) for word, number in zip(found.words, found.numbers.tolist(), strict=True)]
-            starts = np.append(0, found.ends[:-1])
-            result += [pairs[start:end] for start, end in zip(starts, found.ends, strict=True)]
+        for numbers, ends, named in self._batches(captions):
+            pairs = list(zip(named, (wnid[number] for number in numbers.tolist()), strict=True))
+            result += [pairs[start:end] for start, end in pairwise([0, *ends.tolist()])]
         return result
 
-    def _batches(self, captions, with_words: bool = False) -> Iterable[_Found]:
+    def _batches(self, captions) -> Iterable[tuple[np.ndarray, np.ndarray, Iterable[str]]]:
+        """What `_find` gives, for some captions at a time."""
         if isinstance(captions, (str, bytes)):
             raise TypeError(f"label() takes a list of captions, not one string: pass [{captions[:60]!r}]")
-        for column in _parts(captions, literal=self.mode == "corenet"):
-            found = self._find(clean_column(column, lower=self.mode != "pos"), with_words)
-            if not with_words and self.mode != "corenet":
-                first = first_in_row(found.numbers, found.ends)
-                found = _Found(found.numbers[first], np.append(0, np.cumsum(first))[found.ends])
-            yield found
+        for start in range(0, max(len(captions), 1), BATCH):  # no captions are one empty column
+            column = as_text_column(captions[start : start + BATCH], literal=self.mode == "corenet")
+            # Where captions are long, fewer: memory stays flat, and positions fit 32 bits.
+            rows = max(len(column) * BATCH_BYTES // max(column.nbytes, BATCH_BYTES), 1)
+            for first in range(0, max(len(column), 1), rows):
+                yield self._find(clean_column(column.slice(first, rows), lower=self.mode != "pos"))
 
-    # --- corenet --------------------------------------------------------------------------------------------------------
-
-    def _find_first_lemmas(self, texts: pa.Array, with_words: bool) -> _Found:
-        pieces = cut(texts)
-        found = self._pieces(pieces.distinct)
-        flat, ends = _spread(pieces, [entry[0] if entry else () for entry in found])
-        rows = _rows_with(pieces, [entry is None for entry in found])
-        whole = [self._synsets_of_tokens(tokenize(text)) for text in texts.take(pa.array(rows)).to_pylist()]
-        flat, ends = replace_rows(flat, ends, rows, [numbers for numbers, _ in whole])
-        if not with_words:
-            return _Found(flat, ends)
-        instead = {row: entry[1] for row, entry in zip(rows.tolist(), whole, strict=True)}
-        starts = np.append(0, pieces.ends[:-1])
-        words = []
-        for row, (start, end) in enumerate(zip(starts, pieces.ends, strict=True)):
-            words += instead.get(row, (word for i in pieces.ids[start:end] if found[i] for word in found[i][1]))
-        return _Found(flat, ends, words)
-
-    def _synsets_of_piece(self, piece: str) -> tuple[tuple[int, ...], tuple[str, ...]] | None:
-        tokens = piece_tokens(piece, cased=False)
-        return None if tokens is None else self._synsets_of_tokens(tokens)
-
-    def _synsets_of_tokens(self, tokens: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        """The synsets' numbers of the tokens that have one, and these tokens."""
-        numbers = self._words(tokens)
-        return tuple(filter(None, numbers)), tuple(compress(tokens, numbers))
-
-    def _number_by_first_lemma(self, token: str) -> int:
-        return _number(first_lemma_of_first_sense(token))
-
-    # --- pos ------------------------------------------------------------------------------------------------------------
-
-    def _find_tagged(self, texts: pa.Array, with_words: bool) -> _Found:
-        pieces = cut(texts)
-        tokens_of = self._pieces(pieces.distinct)
-        rows = _rows_with(pieces, [tokens is None for tokens in tokens_of])
-        whole = [tokenize(text) for text in texts.take(pa.array(rows)).to_pylist()]
-        ids: dict[str, int] = {}
-        flat, ends = _spread(pieces, [[ids.setdefault(t, len(ids)) for t in tokens or ()] for tokens in tokens_of])
-        flat, ends = replace_rows(flat, ends, rows, [[ids.setdefault(t, len(ids)) for t in tokens] for tokens in whole])
-        words = list(ids)
-        numbers = np.array(self._words(words), dtype=np.int32)[flat]
-        nouns = has_tag(self._tag, words, flat, ends, self._noun_tags, numbers > 0)
-        at = np.flatnonzero(nouns)
-        ends = np.append(0, np.cumsum(nouns))[ends]
-        return _Found(numbers[at], ends, [words[i] for i in flat[at]] if with_words else None)
-
-    @property
-    def _noun_tags(self) -> frozenset[str]:
-        return NOUN_TAGS if self.proper_nouns else NOUN_TAGS - {"NNP", "NNPS"}
-
-    def _number_of_noun(self, token: str) -> int:
-        nouns = load_nouns()
-        return self._number_of_lemma(nouns.lemmatize(token.lower()))
-
-    def _number_of_lemma(self, lemma: str) -> int:
-        return _number(sense_of(lemma, self.sense, self.proper_nouns))
-
-    # --- compound -------------------------------------------------------------------------------------------------------
-
-    def _find_compounds(self, texts: pa.Array, with_words: bool) -> _Found:
-        pieces = cut(texts)
-        found = self._pieces(pieces.distinct)
-        ids, ends = _spread(pieces, [ids for ids, _, _ in found])
-        numbers, _ = _spread(pieces, [numbers for _, numbers, _ in found])
-        starts, lengths, compounds = self._trie.longest(ids)
-        inside, _ = spans(starts, lengths)
-        numbers[inside] = 0
-        numbers[starts] = compounds
+    def _find(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray, Iterable[str]]:
+        """Synsets of N clean texts: WNID numbers, int32, in order of mention; where each text's end among them, int64 [N]; and
+        what the text calls each of them."""
+        distinct, words, ends = self._split(texts)
+        numbers = np.array([*map(self._number_of, distinct)], dtype=np.int32)[words]
+        length = np.ones(len(words), dtype=np.int64)
+        if self._trie:
+            distinct = [word.replace(".", "") for word in distinct]  # "u.s."
+            ids = np.array([self._trie.word_id.get(word, 0) for word in distinct], dtype=np.int32)
+            starts, lengths, compounds = self._trie.longest(ids[words])
+            numbers[spans(starts, lengths)[0]] = 0
+            numbers[starts], length[starts] = compounds, lengths
         kept = numbers > 0
-        result_ends = np.append(0, np.cumsum(kept))[ends]
-        if not with_words:
-            return _Found(numbers[kept], result_ends)
-        words = [word for i in pieces.ids for word in found[i][2]]
-        span = np.ones(len(numbers), dtype=np.int64)
-        span[starts] = lengths
-        named = [" ".join(words[i : i + span[i]]) for i in np.flatnonzero(kept)]
-        return _Found(numbers[kept], result_ends, named)
+        if self._tag:
+            kept = has_tag(self._tag, distinct, words, ends, self._tags, kept)
+        at = np.flatnonzero(kept)
+        named = (" ".join(distinct[word] for word in words[i : i + length[i]]) for i in at)
+        return numbers[at], ends_of_kept(ends, kept), named
 
-    def _words_of_piece(self, piece: str) -> tuple[tuple, tuple, tuple]:
-        """Words of a piece: their ids in the trie, their synsets' numbers, themselves; a break between phrases is 0, 0, ""."""
-        ids, word = self._trie.word_id, piece[:-1]
-        if piece[-1] == " " and word.isalnum():
-            return (ids.get(word, 0),), (self._words.of(word),), (word,)
-        words, plain = _split_at_breaks(piece)
-        return tuple([ids.get(word, 0) for word in plain]), tuple(self._words(words)), tuple(plain)
+    def _split(self, texts: pa.Array) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Words of N texts: the distinct ones, an index into these for each word, int32, where each text's end, int64 [N]."""
+        pieces, ids, ends = cut(texts)
+        split = [*map(self._words_of, pieces)]
+        unclear = np.array([words is None for words in split], dtype=bool)[ids]
+        if unclear.any():
+            # A text with a piece that cannot be split alone is split whole: one more piece, in the place of its own.
+            rows = np.unique(np.searchsorted(ends, np.flatnonzero(unclear), side="right"))
+            more, chosen = np.arange(len(rows)), np.arange(len(texts))
+            chosen[rows] = len(texts) + more
+            at, ends = take_rows(np.append(ends, len(ids) + 1 + more), chosen)
+            ids = np.append(ids, len(split) + more)[at]
+            split = [words or () for words in split] + [*map(tokenize, texts.take(pa.array(rows)).to_pylist())]
+        index = {word: i for i, word in enumerate(dict.fromkeys(chain.from_iterable(split)))}
+        at, piece_ends = take_rows(np.cumsum([*map(len, split)], dtype=np.int64), ids)
+        words = np.array([index[word] for word in chain.from_iterable(split)], dtype=np.int32)[at]
+        return list(index), words, np.append(0, piece_ends)[ends]
 
     def _number_of_word(self, word: str) -> int:
-        if word.endswith("'s") and _lemma_of(word[:-2]):
-            word = word[:-2]
-        lemma = _lemma_of(word)
-        row = sense_of(lemma, self.sense, self.proper_nouns)
-        return _number(row) if row is not None and is_noun_in_captions(word, lemma, row) else 0
+        """The WNID number of what a word means in this mode, if it is a noun; else 0, which no synset has."""
+        if self.mode == "corenet":
+            return number_of(first_lemma_of_first_sense(word))
+        if self.mode == "pos":
+            return number_of(sense_of(load_nouns().lemmatize(word.lower()), self.sense, self.proper_nouns))
+        return number_of(noun_of(word, self.sense, self.proper_nouns))
 
 
-@lru_cache(maxsize=4)
-def _compound_trie(sense: str, proper_nouns: bool) -> CompoundTrie:
-    def number(lemma: str) -> int:
-        if not is_name_of_a_thing(words_of(lemma)):
-            return 0
-        return _number(sense_of(singular_instead(lemma) or lemma, sense, proper_nouns))
-
-    return CompoundTrie(number)
-
-
-def _parts(captions, literal: bool) -> Iterable[pa.Array]:
-    """Captions as text columns, some at a time; no captions are one empty column."""
-    for start in range(0, max(len(captions), 1), BATCH):
-        column = as_text_column(captions[start : start + BATCH], literal=literal)
-        # Where captions are long, fewer: memory stays flat, and positions fit 32 bits.
-        rows = max(len(column) * BATCH_BYTES // max(column.nbytes, BATCH_BYTES), 1)
-        for first in range(0, max(len(column), 1), rows):
-            yield column.slice(first, rows)
-
-
-def _lemma_of(word: str) -> str:
-    """The noun that a word is a form of; empty if WordNet knows none."""
-    nouns = load_nouns()
-    word = {"mens": "men", "womens": "women", "weeds": "weed"}.get(word, word)  # as shops write men's; not a widow's dress
-    if word in nouns.senses:
-        return singular_instead(word) or word
-    return likeliest_noun(nouns.morphy(word))
-
-
-def _split_at_breaks(piece: str) -> tuple[list[str], list[str]]:
-    """The words of a piece, with "" wherever a phrase ends; the same without the periods of abbreviations ("u.s.")."""
+def _words_of_piece(piece: str) -> tuple[str, ...]:
+    """The words of a piece, with "" wherever a phrase ends."""
+    if piece[-1] == " " and piece[:-1].isalnum():
+        return (piece[:-1],)
     words, behind = [], 0
     for match in _WORD.finditer(piece):
         if piece[behind : match.start()] not in _JOINS:
@@ -294,33 +193,12 @@ def _split_at_breaks(piece: str) -> tuple[list[str], list[str]]:
     abbreviated = rest == ". " and words and len(words[-1]) == 2
     if (rest.strip(" '-") and not abbreviated) or not rest.endswith(" "):
         words.append("")
-    return words, [word.replace(".", "") for word in words]
-
-
-def _number(row: int | None) -> int:
-    """A synset's WNID number; 0, which no synset has, for none."""
-    return 0 if row is None else int(load_nouns().numbers[row])
-
-
-def _spread(pieces: Pieces, members: list[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Put each piece's members in its place: the members of all texts, int32, and where each text's end, int64 [N]."""
-    lengths = np.fromiter(map(len, members), dtype=np.int64, count=len(members))
-    flat = np.fromiter((m for row in members for m in row), dtype=np.int32, count=int(lengths.sum()))
-    positions, ends = take_rows(ends_of(lengths), pieces.ids)
-    return flat[positions], np.append(0, ends)[pieces.ends]
-
-
-def _rows_with(pieces: Pieces, chosen: list[bool]) -> np.ndarray:
-    """The texts that contain one of the chosen pieces, ascending."""
-    return np.unique(rows_at(pieces.ends, np.flatnonzero(np.array(chosen, dtype=bool)[pieces.ids])))
+    return tuple(words)
 
 
 def count_synsets(labels: Iterable[Sequence[str]]) -> Counter:
     """In how many captions each synset occurs (a synset named twice in a caption counts once)."""
-    counts = Counter()
-    for wnids in labels:
-        counts.update(set(wnids))
-    return counts
+    return Counter(wnid for wnids in labels for wnid in set(wnids))
 
 
 def name_to_wnids(name: str) -> list[str]:
@@ -330,12 +208,11 @@ def name_to_wnids(name: str) -> list[str]:
     """
     if re.fullmatch(r"n\d{8}", name):
         return [name] if name in load_nouns().row else []
-    labeler = _labeler_of("compound", None, True, None)
     text = clean_caption(name.replace("_", " ").replace("-", " "))
     words = tuple(_WORD.findall(text))
-    lemma = compound_forms().get(words) if len(words) > 1 else _lemma_of(text)
-    number = labeler._number_of_lemma(lemma) if lemma else 0
-    return [load_nouns().wnid_of_number[number]] if number else labeler.label([text])[0]
+    lemma = compound_forms().get(words) if len(words) > 1 else lemma_of(text)
+    row = sense_of(lemma, "visual") if lemma else None
+    return _labeler_of("compound", None, True, None).label([text])[0] if row is None else [load_nouns().wnids[row]]
 
 
 @lru_cache(maxsize=8)

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..artefacts import atomic_path
 from .borrowing import Borrowed
-from .label_sets import LabelSet
+from .label_sets import LabelSet, listed, read_rows
 from .labeler import name_to_wnids
 from .vocabulary import Vocabulary
 from .wordnet import load_nouns
@@ -28,11 +28,10 @@ NAMED_SETS = ("imagenet-1k", "places365", "coco-80", "ade20k-150", "caltech-101"
 KNOWN_SHARE = 0.95  # of the classes must be in a set: data may have a class of their own, such as a background
 COVERED_SHARE = 0.5  # of the set must be among the classes: cat, dog and mouse are names of COCO's, but not COCO
 MAPPING_COLUMNS = ("label", "wnids", "meaning", "in_vocabulary", "borrows", "kind", "captions")
-SHOWN = 8  # names in a cell and in an error
 
 _WNID = re.compile(r"(n\d{8})(?![0-9])")
-_NUMBER = re.compile(r"\d+[._ -]+(?=\D)")  # "001.Black_footed_Albatross"
-_INITIAL = re.compile(r"/[a-z]/")  # Places365 writes "/a/airplane_cabin"
+_NUMBER = re.compile(r"^\d+[._ -]+(?=\D)")  # "001.Black_footed_Albatross"
+_INITIAL = re.compile(r"^/[a-z]/")  # Places365 writes "/a/airplane_cabin"
 _INSIDE = re.compile(r"(?<=[a-z])(?=[A-Z])")  # "SeaLake"
 
 
@@ -44,50 +43,50 @@ def map_classes(
     """What each class of a data set means: a label set with these names, in this order.
 
     label_set: a known set by name or address, as `LabelSet.load` takes it, or a LabelSet; it must have every class, by name
-    (case, "_", "-", "/" and a leading "/a/" do not count) or by WNID. None recognises a known set by itself: one that has 95 %
-    of the classes, while these are at least half of it; what it lacks, and all names of other data, WordNet is asked for
-    (`name_to_wnids`; WNIDs and the numbers before names as in "001.Albatross" are understood). corrections: a CSV with columns
-    label,wnids (several WNIDs with spaces between them, none for a class that shall borrow nothing), which wins.
+    (case, "_", "-", "/" and a leading "/a/" do not count) or by WNID. None: `recognise` finds the known set, if there is one;
+    what it lacks, and all names of other data, WordNet is asked for (`name_to_wnids`; WNIDs and the numbers before names as in
+    "001.Albatross" are understood). corrections: a CSV with columns label,wnids (several WNIDs with spaces between them, none
+    for a class that shall borrow nothing), which wins.
 
     Raises FileNotFoundError, or ValueError with the names of classes given twice or missing in label_set, and of
     corrections that are given twice, are for no class or name no synset.
     """
     repeated = [name for name, times in Counter(classes).items() if times > 1]
     if repeated or not classes:
-        raise ValueError(f"classes given twice: {_some(repeated)}: keep each once" if repeated else "no classes given")
+        raise ValueError(f"classes given twice: {listed(repeated)}: keep each once" if repeated else "no classes given")
     corrected = read_corrections(corrections, classes) if corrections is not None else {}
     if label_set is None:
         known = recognise(classes)
     else:
         known = label_set if isinstance(label_set, LabelSet) else LabelSet.load(label_set)
     positions = class_positions(classes, known) if known is not None else np.full(len(classes), -1)
-    lacking = [name for name, at in zip(classes, positions, strict=True) if at < 0 and name not in corrected]
+    wnids, lacking = [], []
+    for name, at in zip(classes, positions, strict=True):
+        if name in corrected:
+            wnids.append(corrected[name])
+        elif at >= 0:
+            wnids.append(known.wnids[at])
+        else:
+            wnids.append(tuple(_wnids_of(name)))
+            lacking.append(name)
     if label_set is not None and lacking:
         raise ValueError(
-            f"label set {known.title} has no class {_some(lacking)} ({len(lacking)} of {len(classes)}): say what they mean in "
+            f"label set {known.title} has no class {listed(lacking)} ({len(lacking)} of {len(classes)}): say what they mean in "
             "corrections, a CSV with columns label,wnids, or leave label_set out"
         )
-    meant = [known.wnids[at] if at >= 0 else None for at in positions]
-    wnids = [
-        corrected[name] if name in corrected else own if own is not None else tuple(_wnids_of(name))
-        for name, own in zip(classes, meant, strict=True)
-    ]
     return LabelSet(known.title if known is not None else "labels", tuple(classes), tuple(wnids))
 
 
 def recognise(classes: Sequence[str]) -> LabelSet | None:
     """The known set whose classes these are, by name or WNID: the one that has most in common with them; None if none has 95 %
     of them or they are not half of it."""
-    best, most = None, 0.0
+    alike = []
     for name in NAMED_SETS:
-        known = _known_set(name)
+        known = LabelSet.load(name)
         shared = int((class_positions(classes, known) >= 0).sum())
-        if shared < KNOWN_SHARE * len(classes) or shared < COVERED_SHARE * len(known):
-            continue
-        likeness = shared / (len(classes) + len(known) - shared)
-        if likeness > most:
-            best, most = known, likeness
-    return best
+        if shared >= KNOWN_SHARE * len(classes) and shared >= COVERED_SHARE * len(known):
+            alike.append((shared / (len(classes) + len(known) - shared), known))
+    return max(alike, key=lambda pair: pair[0], default=(0, None))[1]
 
 
 def class_positions(classes: Sequence[str], label_set: LabelSet) -> np.ndarray:
@@ -99,11 +98,6 @@ def class_positions(classes: Sequence[str], label_set: LabelSet) -> np.ndarray:
         found = (exact.get(name), index.get(_plain(name)), index.get(wnid[1]) if wnid else None)
         positions.append(next((at for at in found if at is not None), -1))
     return np.array(positions, dtype=np.int64)
-
-
-@lru_cache(maxsize=len(NAMED_SETS))
-def _known_set(name: str) -> LabelSet:
-    return LabelSet.load(name)
 
 
 @lru_cache(maxsize=16)
@@ -123,14 +117,12 @@ def _index_of(label_set: LabelSet) -> dict[str, int]:
 
 
 def _alone(pairs: Sequence[tuple[str, int]]) -> dict[str, int]:
-    indices: dict[str, set[int]] = {}
-    for called, i in pairs:
-        indices.setdefault(called, set()).add(i)
-    return {called: i for called, (i, *others) in indices.items() if not others}
+    times = Counter(called for called, _ in set(pairs))
+    return {called: i for called, i in pairs if times[called] == 1}
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_/-]+", " ", _INITIAL.sub("", name, count=1) if _INITIAL.match(name) else name).strip().lower()
+    return re.sub(r"[\s_/-]+", " ", _INITIAL.sub("", name)).strip().lower()
 
 
 def _wnids_of(name: str) -> list[str]:
@@ -138,8 +130,7 @@ def _wnids_of(name: str) -> list[str]:
     wnid = _WNID.match(name)
     if wnid and wnid[1] in load_nouns().row:
         return [wnid[1]]
-    bare = _INITIAL.sub("", name, count=1) if _INITIAL.match(name) else name
-    bare = (_NUMBER.sub("", bare, count=1) if _NUMBER.match(bare) else bare).replace("/", " ")
+    bare = _NUMBER.sub("", _INITIAL.sub("", name)).replace("/", " ")
     return name_to_wnids(bare) or name_to_wnids(_INSIDE.sub(" ", bare))
 
 
@@ -154,12 +145,7 @@ def read_corrections(path: str | os.PathLike, classes: Sequence[str]) -> dict[st
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no corrections at {path}: give a CSV with columns label,wnids, or None")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark before the first column's name
-            reader = csv.DictReader(file)
-            columns, rows = reader.fieldnames or (), list(reader)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no CSV in UTF-8 ({error}): save it as one") from error
+    columns, rows = read_rows(path)
     if not {"label", "wnids"} <= set(columns):
         there = ", ".join(columns) or "nothing"
         raise ValueError(f"{path}: corrections need the columns label and wnids, separated by commas; it has {there}")
@@ -172,7 +158,7 @@ def read_corrections(path: str | os.PathLike, classes: Sequence[str]) -> dict[st
         ([w for own in wnids for w in own if w not in known], "WNID(s) that are no noun of WordNet 3.0 (n02084071 is one)"),
     ):
         if wrong:
-            raise ValueError(f"{path}: {told}: {_some(wrong)}")
+            raise ValueError(f"{path}: {told}: {listed(wrong)}")
     return dict(zip(labels, wnids, strict=True))
 
 
@@ -186,42 +172,26 @@ def write_mapping(label_set: LabelSet, borrowed: Sequence[Borrowed], vocabulary:
     """
     path = Path(path)
     rows = [_mapping_row(*row, vocabulary) for row in zip(label_set.names, label_set.wnids, borrowed, strict=True)]
-    wanted = [[row["label"], row["wnids"]] for row in rows]
-    for number in count():
-        place = path.with_name(f"{path.stem}-{number}{path.suffix}") if number else path
-        if not place.is_file() or _same_mapping(place, wanted):
-            break
+    places = (path.with_name(f"{path.stem}-{number}{path.suffix}") if number else path for number in count())
+    place = next(place for place in places if not place.is_file() or _says_the_same(place, rows))
     with atomic_path(place) as staging, open(staging, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, MAPPING_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        csv.writer(file, lineterminator="\n").writerows([MAPPING_COLUMNS, *rows])
     return place
 
 
-def _same_mapping(path: Path, wanted: list[list[str]]) -> bool:
+def _says_the_same(path: Path, wanted: list[tuple]) -> bool:
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            found = [[row["label"], row["wnids"]] for row in reader] if reader.fieldnames == [*MAPPING_COLUMNS] else None
-    except (csv.Error, UnicodeDecodeError):  # a person's all the more
+        columns, rows = read_rows(path)
+    except ValueError:  # a person's all the more
         return False
-    return found == wanted
+    return columns == [*MAPPING_COLUMNS] and [(row["label"], row["wnids"]) for row in rows] == [row[:2] for row in wanted]
 
 
-def _mapping_row(name: str, wnids: Sequence[str], borrowed: Borrowed, vocabulary: Vocabulary) -> dict[str, str | int]:
+def _mapping_row(name: str, wnids: Sequence[str], borrowed: Borrowed, vocabulary: Vocabulary) -> tuple:
+    """A label's cells, in the order of MAPPING_COLUMNS."""
     nouns, there = load_nouns(), sum(wnid in vocabulary for wnid in wnids)
     meanings = [f"{nouns.name(w)}: {nouns.gloss(w).split('; ')[0]}" if w in nouns.row else w for w in wnids]
     known = "yes" if wnids and there == len(wnids) else f"{there} of {len(wnids)}" if there else "no"
-    return {
-        "label": name,
-        "wnids": " ".join(wnids),
-        "meaning": " | ".join(meanings),
-        "in_vocabulary": known,
-        "borrows": _some([vocabulary.names[row] for row in borrowed.rows.tolist()]),
-        "kind": borrowed.kind,
-        "captions": int(vocabulary.counts[borrowed.rows].sum()),
-    }
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f", … {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    borrows = listed([vocabulary.names[row] for row in borrowed.rows.tolist()])
+    captions = vocabulary.counts[borrowed.rows].sum()
+    return name, " ".join(wnids), " | ".join(meanings), known, borrows, borrowed.kind, captions

@@ -52,10 +52,11 @@ def path_distances(wnids: Sequence[str], others: Sequence[str]) -> np.ndarray:
 
 def path_similarity(wnids: Sequence[str], others: Sequence[str]) -> np.ndarray:
     """NLTK's `path_similarity` for every pair: float32 [len(wnids), len(others)]."""
-    return _similarity(path_distances(wnids, others))
+    return similarity(path_distances(wnids, others))
 
 
-def _similarity(distances: np.ndarray) -> np.ndarray:
+def similarity(distances: np.ndarray) -> np.ndarray:
+    """Path similarity of synsets so many steps apart: float32, like distances; 0 if they are UNREACHABLE."""
     return np.where(distances < UNREACHABLE, 1.0 / (1.0 + distances), 0.0).astype(np.float32)
 
 
@@ -83,8 +84,8 @@ def match_labels(label_set: LabelSet, vocabulary: Vocabulary, min_similarity: fl
         raise ValueError(f"min_similarity={min_similarity} must be above 0 and at most 1 (1: the same synset)")
     distances, rows = label_distances(label_set, vocabulary.wnids), []
     for name, wnids, steps in zip(label_set.names, label_set.wnids, distances, strict=True):
-        nearness = _similarity(steps)
-        order = np.lexsort((np.arange(len(nearness)), -nearness))
+        nearness = similarity(steps)
+        order = np.argsort(-nearness, kind="stable")
         matched = order[nearness[order] >= min_similarity]
         rows.append(
             {

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-
-
-def ends_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Where rows of these lengths end: int64 [N]."""
-    return np.cumsum(lengths, dtype=np.int64)
 
 
 def lengths_of(ends: np.ndarray) -> np.ndarray:
@@ -17,9 +10,9 @@ def lengths_of(ends: np.ndarray) -> np.ndarray:
     return np.diff(ends, prepend=0)
 
 
-def rows_at(ends: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """The row that each flat position belongs to, int64."""
-    return np.searchsorted(ends, positions, side="right")
+def ends_of_kept(ends: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Where rows end of which only some members are kept: int64 [N]. kept: bool, a value for each member."""
+    return np.append(0, np.cumsum(kept))[ends]
 
 
 def take_rows(ends: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -30,32 +23,17 @@ def take_rows(ends: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def spans(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The positions starts[i], starts[i] + 1, … of each span, one after the other, and where the spans end among them."""
-    ends = ends_of(lengths)
+    ends = np.cumsum(lengths, dtype=np.int64)
     return np.repeat(starts + lengths - ends, lengths) + np.arange(ends[-1] if len(ends) else 0), ends
 
 
-def replace_rows(
-    flat: np.ndarray, ends: np.ndarray, rows: np.ndarray, instead: Sequence[Sequence[int]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Put other members into some rows; returns the new flat array and ends."""
-    if not len(rows):
-        return flat, ends
-    members = np.fromiter((m for row in instead for m in row), dtype=flat.dtype)
-    all_ends = np.append(ends, (ends[-1] if len(ends) else 0) + ends_of([len(row) for row in instead]))
-    chosen = np.arange(len(ends))
-    chosen[rows] = len(ends) + np.arange(len(rows))
-    positions, new_ends = take_rows(all_ends, chosen)
-    return np.append(flat, members)[positions], new_ends
+def keys_by_row(values: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """A number for each value (int32, 0 or more) that sorts by row, then value: int64, row << 32 | value."""
+    return np.repeat(np.arange(len(ends), dtype=np.int64) << 32, lengths_of(ends)) | values
 
 
 def first_in_row(values: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Where each value occurs for the first time in its row: bool, like values (int32, 0 or more)."""
-    keys = np.repeat(np.arange(len(ends), dtype=np.int64) << 32, lengths_of(ends)) | values
-    ordered = np.sort(keys)
-    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    first = np.ones(len(values), dtype=bool)
-    if len(repeated):
-        at = np.flatnonzero(repeated[np.minimum(np.searchsorted(repeated, keys), len(repeated) - 1)] == keys)
-        first[at] = False
-        first[at[np.unique(keys[at], return_index=True)[1]]] = True
+    first = np.zeros(len(values), dtype=bool)
+    first[np.unique(keys_by_row(values, ends), return_index=True)[1]] = True
     return first

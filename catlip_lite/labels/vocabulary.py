@@ -15,8 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from ..artefacts import atomic_path, read_table, write_table
+from .labeler import CaptionLabeler
+from .ragged import keys_by_row
+from .tagging import PlainUnpickler
 from .wordnet import load_nouns
 
 PAPER_THRESHOLD = 500
@@ -27,14 +31,16 @@ SHOWN = 20  # classes listed at both ends of a vocabulary's Markdown card
 class Vocabulary:
     """An ordered list of synsets, the most frequent first; the position of a synset is its class index.
 
-    wnids: the classes. counts: int64 [V], captions in which each occurs. num_captions: captions counted, labelled or not.
-    card: provenance (labeler, corpus fingerprint, threshold, …), any JSON values.
+    wnids: the classes. counts: int64 [V], captions in which each occurs. num_captions: captions counted, labelled or not (None,
+    where nobody knows: the greatest count). card: provenance (labeler, corpus fingerprint, threshold, …), any JSON values.
     """
 
-    def __init__(self, wnids: Sequence[str], counts: Sequence[int], num_captions: int, card: Mapping | None = None):
+    def __init__(
+        self, wnids: Sequence[str], counts: Sequence[int], num_captions: int | None = None, card: Mapping | None = None
+    ):
         self.wnids = list(wnids)
         self.counts = np.asarray(counts, dtype=np.int64)
-        self.num_captions = int(num_captions)
+        self.num_captions = int(self.counts.max(initial=0) if num_captions is None else num_captions)
         self.card = dict(card or {})
         if len(set(self.wnids)) != len(self.wnids) or len(self.wnids) != len(self.counts):
             raise ValueError(f"a vocabulary needs distinct WNIDs with a count each: got {len(self.wnids)}, {len(self.counts)}")
@@ -59,8 +65,7 @@ class Vocabulary:
         if not kept:
             most = max(counts.values(), default=0)
             raise ValueError(f"no synset occurs more than {threshold} times (the most frequent: {most}): lower the threshold")
-        total = num_captions if num_captions is not None else max(counts.values())
-        return cls([w for _, w in kept], [n for n, _ in kept], total, {**(card or {}), "threshold": threshold})
+        return cls([w for _, w in kept], [n for n, _ in kept], num_captions, {**(card or {}), "threshold": threshold})
 
     def __len__(self) -> int:
         return len(self.wnids)
@@ -76,13 +81,33 @@ class Vocabulary:
     @cached_property
     def names(self) -> list[str]:
         """A readable name for each class: its synset's first lemma."""
-        nouns = load_nouns()
-        return [nouns.name(w) for w in self.wnids]
+        return [load_nouns().name(w) for w in self.wnids]
 
     def encode(self, wnids: Iterable[str]) -> np.ndarray:
         """Class indices of a caption's synsets: int32, sorted, each once; synsets outside the vocabulary are skipped."""
         index = self.index
         return np.array(sorted({index[w] for w in wnids if w in index}), dtype=np.int32)
+
+    def encode_column(self, labels: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
+        """`encode` of each row of a column, list<int32> [N] of WNID numbers as `CaptionLabeler.label_column` gives it.
+
+        Returns the class indices of all rows end to end, int32, and how many each row has, int64 [N].
+        """
+        numbers, classes = self._classes_by_number
+        offsets = labels.offsets.to_numpy()  # of a slice, its own; `values` are those of the whole column
+        ends = offsets[1:].astype(np.int64) - offsets[0]
+        wanted = labels.values.to_numpy()[offsets[0] : offsets[-1]]
+        at = np.searchsorted(numbers, wanted)
+        keys = np.sort(keys_by_row(classes[at], ends)[numbers[at] == wanted], kind="stable")  # fast: rows are in order
+        keys = keys[np.diff(keys, prepend=-1) > 0]
+        return (keys & 0xFFFFFFFF).astype(np.int32), np.bincount(keys >> 32, minlength=len(labels))
+
+    @cached_property
+    def _classes_by_number(self) -> tuple[np.ndarray, np.ndarray]:
+        """The WNID numbers of all classes, ascending, and these classes, both int32 [V + 1]; last comes what is none."""
+        numbers = np.array([int(wnid[1:]) for wnid in self.wnids], dtype=np.int32)
+        order = np.argsort(numbers).astype(np.int32)
+        return np.append(numbers[order], np.iinfo(np.int32).max), np.append(order, np.int32(0))
 
     def log_prior_odds(self) -> np.ndarray:
         """log p/(1-p) of each class, p being the share of captions it occurs in: float32 [V]."""
@@ -102,9 +127,7 @@ class Vocabulary:
         facts = {"classes": len(self), "captions counted": self.num_captions, **self.card}
         lines = ["# Vocabulary", "", "| | |", "|---|---|"]
         lines += [f"| {name.replace('_', ' ')} | {_readable(value)} |" for name, value in facts.items() if value is not None]
-        ends = (
-            {"Most frequent": slice(None, SHOWN), "Rarest": slice(-SHOWN, None)} if len(self) > SHOWN else {"All": slice(None)}
-        )
+        ends = {"Most frequent": slice(SHOWN), "Rarest": slice(-SHOWN, None)} if len(self) > SHOWN else {"All": slice(None)}
         for title, part in ends.items():
             lines += ["", f"## {title}", "", "| class | synset | WNID | captions |", "|---:|---|---|---:|"]
             rows = zip(range(len(self))[part], self.names[part], self.wnids[part], self.counts[part], strict=True)
@@ -120,7 +143,7 @@ class Vocabulary:
         if Path(path).suffix == ".pkl":
             return cls.load_corenet(path)
         table, card = read_table(path, columns=("wnid", "count"), written_by="02_vocab_pruning")
-        return cls(table["wnid"], table["count"], card.pop("num_captions", table["count"].max()), card)
+        return cls(table["wnid"], table["count"], card.pop("num_captions", None), card)
 
     @classmethod
     def load_corenet(
@@ -134,34 +157,21 @@ class Vocabulary:
         """
         with open(path, "rb") as file:
             try:
-                counts = _CountsUnpickler(file).load()
+                counts = PlainUnpickler(file).load()
             except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError) as error:
                 raise ValueError(f"{path} is no pickled dict of counts: {error}") from error
         if not isinstance(counts, dict) or not all(isinstance(n, int) for n in counts.values()):
             raise ValueError(f"{path} is no pickled dict of counts: it holds a {type(counts).__name__}")
         counts = dict(list(counts.items())[:size])
         wnids = [wnid_of_corenet_key(key) for key in counts]
-        total = num_captions if num_captions is not None else max(counts.values(), default=0)
-        card = {"labeler": "corenet", **CARD_OF_CORENET, "source": Path(path).name, "wordnet": "3.0"}
-        return cls(wnids, list(counts.values()), total, card)
+        card = {"labeler": "corenet", **CaptionLabeler("corenet").card, "source": Path(path).name, "wordnet": "3.0"}
+        return cls(wnids, list(counts.values()), num_captions, card)
 
 
 def thresholds_to_try(counts: Sequence[int], chosen: int) -> list[int]:
     """0, 1, 2, 5, 10, 20, 50 … below the highest count, with the chosen threshold among them."""
     steps = {0, chosen, *(digit * 10**power for power in range(10) for digit in (1, 2, 5))}
     return sorted(t for t in steps if t < max(counts))
-
-
-CARD_OF_CORENET = {"label_mode": "corenet", "label_sense": "first", "proper_nouns": True, "tagger": None}
-
-
-class _CountsUnpickler(pickle.Unpickler):
-    """Admits dicts of strings and numbers alone."""
-
-    def find_class(self, module, name):
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}; only a dict of counts is admitted")
 
 
 def corenet_key(wnid: str) -> str:
@@ -172,8 +182,8 @@ def corenet_key(wnid: str) -> str:
 def wnid_of_corenet_key(key: object) -> str:
     """The way back: "n2084071" -> "n02084071". Raises ValueError for anything but a noun of WordNet 3.0."""
     match = re.fullmatch(r"n(\d{1,8})", key) if isinstance(key, str) else None
-    wnid = f"n{int(match[1]):08d}" if match else ""
-    if wnid not in load_nouns().row:
+    wnid = load_nouns().wnid_of_number.get(int(match[1])) if match else None
+    if wnid is None:
         raise ValueError(f"{key!r} is no key of a noun in WordNet 3.0: the reference writes n2084071 for n02084071")
     return wnid
 

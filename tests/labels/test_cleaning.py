@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from nasty_captions import HAND_PICKED, random_captions
 
-from catlip_lite.labels.cleaning import as_text_column, clean_caption, clean_column
+from catlip_lite.labels.tokenising import as_text_column, clean_caption, clean_column
 
 CAPTIONS = [*HAND_PICKED, *random_captions(3000)]
 

@@ -8,11 +8,9 @@ from nasty_captions import HAND_PICKED, random_captions
 
 from catlip_lite.labels import CaptionLabeler, count_synsets, load_nouns, name_to_wnids
 from catlip_lite.labels import labeler as labeler_module
-from catlip_lite.labels.cleaning import clean_caption
 from catlip_lite.labels.reference import nltk_lemma, nltk_tagger, reference_label
 from catlip_lite.labels.tagging import NOUN_TAGS
-from catlip_lite.labels.tokenising import tokenize
-from catlip_lite.labels.wordnet import LEXICOGRAPHER_FILES
+from catlip_lite.labels.tokenising import clean_caption, tokenize
 
 
 def names(mode, caption, **options):
@@ -154,11 +152,10 @@ def test_compound_keeps_nouns_that_look_like_verbs(caption):
     ],
 )
 def test_visual_takes_the_sense_that_a_photograph_can_show(word, first, visual):
-    nouns = load_nouns()
 
     def field(sense):
         ((wnid,),) = CaptionLabeler("compound", sense=sense).label([word])
-        return LEXICOGRAPHER_FILES[nouns.lexicographer[nouns.row_of(wnid)]]
+        return load_nouns().field(wnid)
 
     assert (field("first"), field("visual")) == (first, visual)
 
@@ -227,6 +224,16 @@ def test_labels_do_not_depend_on_the_size_of_a_batch(mode, monkeypatch):
     assert CaptionLabeler(mode).label(captions) == at_once
     monkeypatch.setattr(labeler_module, "BATCH_BYTES", 100)
     assert CaptionLabeler(mode).label(captions) == at_once
+
+
+@pytest.mark.parametrize("mode", ["corenet", "pos", "compound"])
+def test_words_that_are_forgotten_are_looked_up_again(mode, monkeypatch):
+    captions = [*HAND_PICKED, *random_captions(200)]
+    labels = CaptionLabeler(mode).label(captions)
+    monkeypatch.setattr(labeler_module, "REMEMBERED", 3)
+    forgetful = CaptionLabeler(mode)
+    assert forgetful.label(captions) == labels
+    assert forgetful._number_of.cache_info().currsize == forgetful._words_of.cache_info().currsize == 3
 
 
 @pytest.mark.parametrize("mode", ["corenet", "pos", "compound"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from catlip_lite.labels.ragged import ends_of, first_in_row, lengths_of, replace_rows, rows_at, take_rows
+from catlip_lite.labels.ragged import ends_of_kept, first_in_row, keys_by_row, lengths_of, take_rows
 
 FLAT, ENDS = np.array([1, 2, 3, 4, 5], dtype=np.int32), np.array([2, 2, 5])  # [1 2] [] [3 4 5]
 
@@ -11,12 +11,13 @@ def rows(flat, ends):
     return [part.tolist() for part in np.split(flat, ends)[: len(ends)]]
 
 
-def test_ends_and_lengths_are_each_others_inverse():
-    assert (ends_of([2, 0, 3]).tolist(), lengths_of(ENDS).tolist()) == ([2, 2, 5], [2, 0, 3])
+def test_rows_are_as_long_as_their_ends_are_apart():
+    assert lengths_of(ENDS).tolist() == [2, 0, 3]
 
 
-def test_a_position_belongs_to_the_row_that_holds_it():
-    assert rows_at(ENDS, np.arange(5)).tolist() == [0, 0, 2, 2, 2]
+def test_rows_of_which_some_members_are_kept_end_earlier():
+    kept = FLAT % 2 == 1
+    assert rows(FLAT[kept], ends_of_kept(ENDS, kept)) == [[1], [], [3, 5]]
 
 
 def test_rows_can_be_taken_in_any_order_and_twice():
@@ -24,12 +25,8 @@ def test_rows_can_be_taken_in_any_order_and_twice():
     assert rows(FLAT[positions], ends) == [[3, 4, 5], [], [1, 2], [1, 2]]
 
 
-def test_replaced_rows_may_have_other_lengths():
-    assert rows(*replace_rows(FLAT, ENDS, np.array([0, 1]), [[], [7, 8]])) == [[], [7, 8], [3, 4, 5]]
-
-
-def test_nothing_to_replace_leaves_all_as_it_is():
-    assert rows(*replace_rows(FLAT, ENDS, np.array([], dtype=int), [])) == [[1, 2], [], [3, 4, 5]]
+def test_keys_sort_by_row_before_they_sort_by_value():
+    assert np.argsort(keys_by_row(FLAT[::-1], ENDS)).tolist() == [1, 0, 4, 3, 2]
 
 
 def test_the_first_of_equal_values_is_found_row_by_row():

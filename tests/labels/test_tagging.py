@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from catlip_lite.labels.reference import nltk_tagger as reference_tagger
-from catlip_lite.labels.tagging import _PlainUnpickler, has_tag, load_tagger, perceptron_tagger
+from catlip_lite.labels.tagging import PlainUnpickler, has_tag, load_tagger
 
 SENTENCES = [
     "a red apple on the table .",
@@ -32,18 +32,18 @@ def nltk_tags(tagger, sentence):
 
 def test_tags_are_nltks_on_captions(nltk_tagger):
     sentences = [s.split() for s in SENTENCES]
-    assert perceptron_tagger()(sentences) == [nltk_tags(nltk_tagger, s) for s in sentences]
+    assert load_tagger("perceptron")(sentences) == [nltk_tags(nltk_tagger, s) for s in sentences]
 
 
 def test_tags_are_nltks_on_shuffled_words(nltk_tagger):
     rng = random.Random(0)
     words = sorted({w for s in SENTENCES for w in s.split()} | {"saw", "light", "can", "fish", "round", "pink", "oranges"})
     sentences = [rng.choices(words, k=rng.randint(1, 15)) for _ in range(300)]
-    assert perceptron_tagger()(sentences) == [nltk_tags(nltk_tagger, s) for s in sentences]
+    assert load_tagger("perceptron")(sentences) == [nltk_tags(nltk_tagger, s) for s in sentences]
 
 
 def test_tags_of_a_caption_do_not_depend_on_its_batch():
-    tag = perceptron_tagger()
+    tag = load_tagger("perceptron")
     sentences = [s.split() for s in SENTENCES]
     assert tag(sentences) == [tag([s])[0] for s in sentences]
 
@@ -52,7 +52,7 @@ def test_a_weights_file_cannot_run_code():
     import io
 
     with pytest.raises(pickle.UnpicklingError, match="only plain containers"):
-        _PlainUnpickler(io.BytesIO(pickle.dumps(print))).load()
+        PlainUnpickler(io.BytesIO(pickle.dumps(print))).load()
 
 
 def test_a_wanted_tag_is_the_same_when_others_are_not_asked_for():
@@ -62,7 +62,7 @@ def test_a_wanted_tag_is_the_same_when_others_are_not_asked_for():
     ends = np.sort(rng.choice(np.arange(1, 2000), 300, replace=False))
     ends[-1] = 2000
     wanted = rng.random(2000) < 0.2
-    tag = perceptron_tagger().tag
+    tag = load_tagger("perceptron").tag
     assert (tag(words, ids, ends, wanted)[wanted] == tag(words, ids, ends)[wanted]).all()
 
 

@@ -4,10 +4,13 @@ import pickle
 from collections import OrderedDict
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from nasty_captions import HAND_PICKED
 
 from catlip_lite.artefacts import provenance
-from catlip_lite.labels import CaptionLabeler, Vocabulary, corenet_key, wnid_of_corenet_key
+from catlip_lite.labels import CaptionLabeler, Vocabulary, corenet_key, count_synsets, wnid_of_corenet_key
+from catlip_lite.labels.gold import read_gold
 from catlip_lite.labels.vocabulary import thresholds_to_try
 
 DOG, CAT, APPLE = "n02084071", "n02121620", "n07739125"
@@ -42,6 +45,43 @@ def test_classes_fall_by_count_with_ties_by_wnid(vocabulary):
 
 def test_encode_gives_sorted_distinct_indices_and_skips_unknown_synsets(vocabulary):
     assert vocabulary.encode([APPLE, DOG, "n00000000", APPLE]).tolist() == [0, 2]
+
+
+CAPTIONS = [None, *HAND_PICKED, "", *(entry.caption for entry in read_gold()), "a dog, two dogs and a cat", None]
+
+
+def encoded(vocabulary, labels):
+    """The rows of `encode_column`."""
+    indices, counts = vocabulary.encode_column(labels)
+    assert (indices.dtype, counts.dtype, len(counts)) == (np.int32, np.int64, len(labels))
+    return [row.tolist() for row in np.split(indices, np.cumsum(counts)[:-1])] if len(counts) else indices.tolist()
+
+
+def by_encode(vocabulary, labels):
+    return [vocabulary.encode(f"n{number:08d}" for number in row).tolist() for row in labels.to_pylist()]
+
+
+@pytest.mark.parametrize("mode", ["corenet", "pos", "compound"])
+def test_a_column_is_encoded_as_its_captions_are(mode):
+    labeler = CaptionLabeler(mode)
+    labels = labeler.label_column(CAPTIONS)
+    half = Vocabulary.from_counts(count_synsets(labeler.label(CAPTIONS[::2])), threshold=0)
+    rows = encoded(half, labels)
+    assert rows == by_encode(half, labels)
+    assert [] in rows and len(half) > max(map(max, filter(None, rows))) > 100
+
+
+@pytest.mark.parametrize("part", [slice(0, 0), slice(0, 9), slice(3, 40), slice(-1, None)])
+def test_a_slice_of_a_column_is_encoded_alone(part):
+    labels = CaptionLabeler("corenet").label_column(CAPTIONS)[part]
+    vocabulary = Vocabulary([APPLE, DOG, CAT], [1, 1, 1])
+    assert encoded(vocabulary, labels) == by_encode(vocabulary, labels)
+
+
+def test_a_column_without_captions_or_without_labels_has_no_classes(vocabulary):
+    assert encoded(vocabulary, pa.array([], pa.list_(pa.int32()))) == []
+    assert encoded(vocabulary, CaptionLabeler().label_column(["", "the", None])) == [[], [], []]
+    assert encoded(Vocabulary([], [], 0), CaptionLabeler().label_column(["a dog"])) == [[]]
 
 
 def test_prior_odds_are_those_of_the_share_of_captions(vocabulary):
