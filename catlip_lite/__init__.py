@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 
 __version__ = importlib.metadata.version("catlip-lite")
-
-# Threads that wait for one another spin for milliseconds: beside another program at work, training then falls to a quarter
-# of its speed. These say how soon they sleep instead (GCC's OpenMP: turns; LLVM's and Intel's: milliseconds). They are read
-# when torch is imported, so they stand before it. Chapter 08 measures what they cost and bring.
-THREADS_WAIT = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
-if "OMP_WAIT_POLICY" not in os.environ:
-    for _name, _value in THREADS_WAIT.items():
-        os.environ.setdefault(_name, _value)
 
 
 def load(folder, device=None, precision="fp32"):

@@ -2,14 +2,14 @@
 
     python -m catlip_lite.label_captions SOURCE DESTINATION --workers 8
 
-Reads parquets or WebDataset shards, local or remote, in processes of this machine or on a Ray cluster. A source file
-`00000.tar` becomes two files; the digits are of its address, so that equal names in two folders differ:
-- `00000-1f3a9c2e.labels.parquet`: uid: string, labels: list<int32>, a row a caption in the source's order. A label is a
-  WNID number (2084071 for n02084071), in the labeler's order; a caption without any has an empty list.
-- `00000-1f3a9c2e.counts.parquet`: wnid: string, count: int64, the captions of that file that mention the synset.
-A result is there completely or not at all, whatever ends the run: each file is written under a name of its own and then
-renamed, the labels last. Complete ones are skipped, unless the source has another size, ETag or time of change by now: then it
-is labelled again. Counts of one destination or several become the `synset_counts.parquet` that notebook 02 prunes.
+Reads tables or shards, local or remote, in processes of this machine or on a Ray cluster. A source file `00000.tar` becomes
+`00000-1f3a9c2e.labels.parquet`; the digits are of its address, so that equal names in two folders differ. It holds uid: string
+and labels: list<int32>, a row a caption in the source's order. A label is a WNID number (2084071 for n02084071), in the
+labeler's order; a caption without any has an empty list. How many captions mention each synset is in the file's metadata.
+
+A result is there completely or not at all, whatever ends the run: it is written under a name of its own and then renamed. What
+is complete is skipped, unless the source has another size, ETag or time of change by now: then it is labelled again. The counts
+of one destination or several become the `synset_counts.parquet` that notebook 02 prunes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ import signal
 import sys
 import tempfile
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -45,9 +46,9 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from .artefacts import PROVENANCE_KEY, provenance, write_table
-from .data.captions import DEFAULT_COLUMN, OF_FILES, is_text
-from .data.shards import parse_facts, read_caption, scan_shard
-from .data.sources import COUNTS_SUFFIX, LABELS_SUFFIX, LOOK_UPS, SourceFile, find_source_files
+from .data.addresses import LABELS_SUFFIX, LOOK_UPS, TABLES, Address, DataFile, find_files
+from .data.captions import OF_FILES, UID, Columns, caption_batches, check_columns, columns_of
+from .data.shards import CAPTION
 from .labels import CaptionLabeler, load_nouns
 from .labels.labeler import LABELER_FACTS, MODES
 from .labels.senses import SENSES
@@ -59,11 +60,10 @@ logger = logging.getLogger(__name__)
 
 ENGINES = ("processes", "ray")
 COUNTS_FILE = "synset_counts.parquet"
-DEFAULT_UID_COLUMN = "uid"
-BATCH = 65_536  # captions labelled at a time, and rows of a row group: some ten MB
-READ_BUFFER = 8 << 20  # bytes of a column read at a time; without it, pyarrow reads a row group's whole column
+COUNTS_KEY = b"synset_counts"  # in a result's metadata: {WNID number: captions} as JSON, compressed
 LOOK_AT = 8  # files whose columns are looked at before any is labelled
-MERGE_ROWS = 5_000_000  # rows of counts in memory before they are added up
+
+Destinations = str | Path | Sequence[str | Path]
 
 
 @dataclass
@@ -93,17 +93,22 @@ class LabelReport:
         ]
         return "\n".join(lines)
 
+    def add(self, one: LabelReport) -> None:
+        """Take in what became of one file."""
+        for name in ("files", "broken", "captions", "unlabelled", "damaged"):
+            setattr(self, name, getattr(self, name) + getattr(one, name))
+
 
 def label_corpus(
-    source: str | Path | Sequence[str | Path],
+    source: Address,
     destination: str | Path,
     *,
     mode: str = "compound",
     sense: str | None = None,
     proper_nouns: bool = True,
     tagger: str = "perceptron",
-    column: str = DEFAULT_COLUMN,
-    uid_column: str = DEFAULT_UID_COLUMN,
+    column: Columns = CAPTION,
+    uid_column: str = UID,
     uid_from_json: bool = False,
     engine: str = "processes",
     workers: int | None = None,
@@ -111,18 +116,18 @@ def label_corpus(
 ) -> LabelReport:
     """Label every caption behind an address (results: see the module); run again with the same arguments, it goes on.
 
-    source: parquets or tars by address, see `find_source_files`. destination: a folder, local or at any fsspec address; all
-    workers must reach both. mode, sense, proper_nouns, tagger: as of `CaptionLabeler`. column: where parquets keep captions;
-    tars keep them in .txt, else in .json under "caption". uid_column: values become strings; parquets without a column "uid"
-    get "<file stem>:<row>" (any other name must be there). A tar's uid is the sample's key; with uid_from_json it is
-    `uid_column` of its .json, which DataComp's shards have ("uid") and which costs time.
+    source: tables or shards by address, see `find_files`. destination: a folder, local or at any fsspec address; all workers
+    must reach both. mode, sense, proper_nouns, tagger: as of `CaptionLabeler`. column: of the captions, or several, see
+    `read_captions`. uid_column: values become strings; tables without a column "uid" get "<file stem>:<row>" (any other name
+    must be there). A shard's uid is the sample's key; with uid_from_json it is `uid_column` of its .json, which DataComp's
+    shards have ("uid") and which costs time.
     engine: "processes" of this machine or "ray" (the cluster of RAY_ADDRESS, else this machine; all its machines need this
     package). workers: files at a time; None: a core each. A script that uses more than one must call this within `if __name__
-    == "__main__":`. reporting: wraps the outcomes, one a file as it is finished, and is told how many there will be.
+    == "__main__":`. reporting: wraps the reports, one a file as it is finished, and is told how many there will be.
 
     A file that cannot be read to its end, or lacks a column, is left out, logged and reported; the others go on.
     Raises, before any work: ValueError (unknown mode or engine; the destination holds labels of another labeler or column; none
-    of the parquets looked at has the column), FileNotFoundError, ModuleNotFoundError (Ray is not installed).
+    of the files looked at has the column), FileNotFoundError, ModuleNotFoundError (Ray is not installed).
     Raises, with all finished files kept: OSError if results cannot be written (a full disk), RuntimeError if a worker dies,
     KeyboardInterrupt; ValueError if no file at all could be labelled.
     """
@@ -132,10 +137,10 @@ def label_corpus(
         raise ValueError(f"workers={workers} must be 1 or more, or None for as many as there are cores")
     if engine == "ray" and find_spec("ray") is None:
         raise ModuleNotFoundError("engine='ray' needs Ray: pip install 'catlip-lite[cluster]', or use engine='processes'")
-    labeler = CaptionLabeler(mode, sense=sense, proper_nouns=proper_nouns, tagger=tagger)
-    how = {"labeler": labeler.name, **labeler.card}
-    how |= {"caption_column": column, "uid_column": uid_column, "uid_from_json": uid_from_json}
-    files, target = find_source_files(source), Destination.at(destination)
+    labeler, columns = CaptionLabeler(mode, sense=sense, proper_nouns=proper_nouns, tagger=tagger), columns_of(column)
+    how = {"labeler": labeler.name, **labeler.card, "caption_column": columns[0] if len(columns) == 1 else list(columns)}
+    how |= {"uid_column": uid_column, "uid_from_json": uid_from_json}
+    files, target = find_files(source), Destination.at(destination)
     done = _complete(files, target, how)
     # The largest first: at the end, no worker is left alone with a long one.
     todo = sorted((file for file in files if file.address not in done), key=lambda file: -(file.size or 0))
@@ -143,9 +148,13 @@ def label_corpus(
     target.filesystem.makedirs(target.folder, exist_ok=True)
     report, started = LabelReport(skipped=len(done)), time.monotonic()
     try:
-        with closing(_outcomes(engine, workers, todo, partial(label_file, destination=target, how=how))) as outcomes:
-            for outcome in reporting(outcomes, len(todo)):
-                _add(outcome, report)
+        with closing(_reports(engine, workers, todo, partial(label_file, destination=target, how=how))) as reports:
+            for one in reporting(reports, len(todo)):
+                if isinstance(one, OSError):  # not written: the next one would not be, either
+                    raise one
+                report.add(one)
+                for address, reason in one.broken:
+                    logger.warning("%s is left out: %s", address, reason)
     except (KeyboardInterrupt, OSError, RuntimeError) as error:
         finished = report.files + report.skipped
         with suppress(Exception):  # workers may have finished some that it has not heard of, if the destination can be read
@@ -162,22 +171,20 @@ def label_corpus(
     return report
 
 
-# ---------------------------------------------------------------- before and between
+# ---------------------------------------------------------------- before: what is there, and what is asked for
 
 
-def _complete(files: Sequence[SourceFile], destination: Destination, how: dict) -> set[str]:
+def _complete(files: Sequence[DataFile], destination: Destination, how: dict) -> set[str]:
     """Addresses of the files whose labels are there already. Raises ValueError if the destination's are of another kind."""
-    cards, complete = {name: card for name, _, card in destination.results(with_counts=False)}, set()
-    for card in cards.values():
-        if card["labeler"] != how["labeler"]:
-            raise ValueError(
-                f"{destination.address} holds labels that {card['labeler']} made, not {how['labeler']}: use another "
-                "destination, or remove its files"
-            )
+    cards, names, complete = {name: card for name, card, _ in destination.results()}, {}, set()
     for file in files:
+        if names.setdefault(file.result_name, file) is not file:
+            raise ValueError(
+                f"{file.path} and {names[file.result_name].path} would have one result's name: label them into two destinations"
+            )
         card, wanted = cards.get(file.result_name), _card(file, how)
         other = next((option for option in how if card and card.get(option) != wanted[option]), None)
-        if other:
+        if other and other != "labeler":
             raise ValueError(
                 f"{destination.address} holds labels of {file.address} made with {other}={card.get(other)!r}, not "
                 f"{wanted[other]!r}: use another destination, or remove its files"
@@ -186,40 +193,36 @@ def _complete(files: Sequence[SourceFile], destination: Destination, how: dict) 
             complete.add(file.address)
         elif card:
             logger.info("%s has changed since it was labelled: it is labelled again", file.address)
+    others = {card["labeler"] for card in cards.values()} - {how["labeler"]}
+    if others:
+        raise ValueError(
+            f"{destination.address} holds labels that {others.pop()} made, not {how['labeler']}: use another destination, or "
+            "remove its files"
+        )
     return complete
 
 
-def _card(source: SourceFile, how: dict) -> dict:
-    """What both files of a result say, and a later run compares. No date in it: the same work gives the same bytes."""
+def _card(source: DataFile, how: dict) -> dict:
+    """What a result says of itself, and a later run compares. No date in it: the same work gives the same bytes."""
     return {**how, "source": source.address, "source_size": source.size, "source_stamp": source.stamp}
 
 
-def _look_at_columns(files: Sequence[SourceFile], how: dict) -> None:
-    """Raises ValueError, before labelers are built and files read, if none of some parquets has the columns."""
-    parquets, reasons = [file for file in files if file.suffix == ".parquet"], []
-    for file in parquets[:: max(1, len(parquets) // LOOK_AT)][:LOOK_AT]:
+def _look_at_columns(files: Sequence[DataFile], how: dict) -> None:
+    """Raises ValueError, before labelers are built and files read, if none of some files has the columns."""
+    reasons = []
+    for file in files[:: max(1, len(files) // LOOK_AT)][:LOOK_AT]:
         try:
-            with _open_parquet(file) as parquet:
-                _check_schema(parquet.schema_arrow, how)
+            _check_columns(file, how)
             return
         except (ValueError, OSError) as error:
-            reasons.append(f"{file.address}: {error}")
-    if reasons and len(parquets) == len(files):
+            reasons.append(str(error))
+    if reasons:
         raise ValueError(f"no file of the {len(reasons)} looked at can be labelled; {reasons[0]}")
 
 
-def _add(outcome: Outcome, report: LabelReport) -> None:
-    """Raises OSError if the outcome could not be written: the next one would not, either."""
-    if outcome.failed:
-        raise OSError(outcome.errno or errno.EIO, f"the labels of {outcome.source} cannot be written ({outcome.failed})")
-    if outcome.broken:
-        logger.warning("%s is left out: %s", outcome.source, outcome.broken)
-        report.broken.append((outcome.source, outcome.broken))
-        return
-    report.files += 1
-    report.captions += outcome.captions
-    report.unlabelled += outcome.unlabelled
-    report.damaged += outcome.damaged
+def _check_columns(file: DataFile, how: dict) -> None:
+    uids = [how["uid_column"]] if file.suffix in TABLES and how["uid_column"] != UID else []
+    check_columns(file, columns_of(how["caption_column"]), *uids)
 
 
 # ---------------------------------------------------------------- who labels: this process, several, or a Ray cluster
@@ -227,7 +230,7 @@ def _add(outcome: Outcome, report: LabelReport) -> None:
 _stop = None  # in a worker process: an event, set once the run is over, whatever ended it
 
 
-def _outcomes(engine: str, workers: int | None, files: Sequence[SourceFile], work: Callable) -> Iterator[Outcome]:
+def _reports(engine: str, workers: int | None, files: Sequence[DataFile], work: Callable) -> Iterator[LabelReport | OSError]:
     """What `work` makes of each file, in the order in which they are finished; closing it stops the work."""
     workers = min(workers or usable_cores(), len(files)) if engine == "processes" else workers
     if engine == "ray" and files:
@@ -258,7 +261,7 @@ def _start_worker(stop) -> None:
     stop_with_parent()  # else the workers of a killed parent wait for work for ever
 
 
-def _on_ray(workers: int | None, files: Sequence[SourceFile], work: Callable) -> Iterator[Outcome]:
+def _on_ray(workers: int | None, files: Sequence[DataFile], work: Callable) -> Iterator[LabelReport | OSError]:
     import ray
 
     is_ours = not ray.is_initialized()
@@ -287,42 +290,49 @@ def _on_ray(workers: int | None, files: Sequence[SourceFile], work: Callable) ->
 # ---------------------------------------------------------------- one file
 
 
-@dataclass
-class Outcome:
-    """What became of a file: done (captions, unlabelled), broken (why it cannot be read) or failed (why not written).
-
-    damaged: "shard:key: reason" of each sample whose caption cannot be read, and which has no labels therefore.
-    """
-
-    source: str
-    captions: int = 0
-    unlabelled: int = 0
-    damaged: tuple[str, ...] = ()
-    broken: str = ""
-    failed: str = ""
-    errno: int | None = None
-
-
-def label_file(source: SourceFile, destination: Destination, how: dict) -> Outcome:
-    """Label one file and write its result: all of it or, if the outcome is broken or failed, nothing.
+def label_file(source: DataFile, destination: Destination, how: dict) -> LabelReport | OSError:
+    """Label one file and write its result, all of it or nothing; gives what could not be written as an OSError.
 
     how: the labeler's name and card, caption_column, uid_column, uid_from_json.
     """
-    name, card = source.result_name, _card(source, how)
+    tally = _Tally()
     try:
-        with destination.staged() as labels, destination.staged() as counts:
-            tally = _write_labels(labels, source, how, card)
-            card |= {**tally.card(), "labels_bytes": labels.stat().st_size}
-            with _writing():
-                table = tally.table().replace_schema_metadata(_metadata(card))
-                pq.write_table(table, counts, compression="zstd")
-                destination.commit(name, labels, counts)
-    except DestinationError as error:
+        with destination.staged(source.result_name) as path:
+            _write_labels(path, source, how, tally)
+    except _NotWritten as error:
         cause = error.__cause__
-        return Outcome(source.address, failed=_one_line(cause), errno=getattr(cause, "errno", None))
+        told = f"the labels of {source.address} cannot be written ({_one_line(cause)})"
+        return OSError(getattr(cause, "errno", None) or errno.EIO, told)
     except Exception as error:  # whatever is wrong with one file of thousands, the others go on
-        return Outcome(source.address, broken=_one_line(error))
-    return Outcome(source.address, tally.captions, tally.unlabelled, tuple(tally.damaged))
+        return LabelReport(broken=[(source.address, _one_line(error))])
+    return LabelReport(1, captions=tally.captions, unlabelled=tally.unlabelled, damaged=tally.damaged)
+
+
+def _write_labels(path: Path, source: DataFile, how: dict, tally: _Tally) -> None:
+    """Write uid and labels of each caption, a row group a batch, and what was counted."""
+    _check_columns(source, how)
+    labeler, columns = CaptionLabeler.from_card(how), columns_of(how["caption_column"])
+    uids_of = {name: how[name] for name in ("uid_column", "uid_from_json")}
+    schema = pa.schema([("uid", pa.string()), ("labels", pa.list_(pa.int32()))])
+    with _writing():  # a dictionary pays for synsets; no two uids are the same
+        writer = pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["labels.list.element"])
+    try:
+        with closing(caption_batches(source, columns, tally.damaged, **uids_of)) as batches:
+            for uids, captions in batches:
+                if _stop is not None and _stop.is_set():
+                    raise KeyboardInterrupt
+                labels = labeler.label_column(captions)
+                tally.add(captions, labels)
+                with _writing():
+                    writer.write_batch(pa.RecordBatch.from_arrays([uids, labels], schema=schema))
+    except BaseException:
+        with suppress(Exception):  # a writer that is left open says so on stderr
+            writer.close()
+        raise
+    with _writing():
+        card = json.dumps(_card(source, how) | tally.card()).encode()
+        writer.add_key_value_metadata({PROVENANCE_KEY: card, COUNTS_KEY: tally.packed_counts()})
+        writer.close()
 
 
 class _Tally:
@@ -340,13 +350,9 @@ class _Tally:
         self.missing += captions.null_count
         # Mode corenet can give a caption a synset twice: distinct pairs of row and synset are counted, here in one int64.
         rows = pc.list_parent_indices(labels).to_numpy().astype(np.int64)
-        pairs = np.sort(rows << 32 | labels.flatten().to_numpy())
-        is_new = np.ones(len(pairs), dtype=bool)
-        is_new[1:] = pairs[1:] != pairs[:-1]
-        pairs = pairs[is_new]
-        self.unlabelled += len(captions) - int(np.count_nonzero(np.bincount(rows)))
-        counted = pc.value_counts(pa.array(pairs & 0xFFFFFFFF))
-        self.counts.update(dict(zip(*(counted.field(i).to_pylist() for i in range(2)), strict=True)))
+        numbers, counts = np.unique(np.unique(rows << 32 | labels.flatten().to_numpy()) & 0xFFFFFFFF, return_counts=True)
+        self.counts.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+        self.unlabelled += len(captions) - len(np.unique(rows))
         # The bytes that `captions.fingerprint` sees: each caption and a zero, in one buffer.
         ended = pc.binary_join_element_wise(pc.fill_null(captions, ""), "", "\0")
         if len(ended):
@@ -357,40 +363,8 @@ class _Tally:
         facts = {"num_captions": self.captions, "num_missing": self.missing, "num_unlabelled": self.unlabelled}
         return facts | {"captions_sha256": self.digest.hexdigest()}
 
-    def table(self) -> pa.Table:
-        """wnid: string, count: int64, by WNID."""
-        numbers = sorted(self.counts)
-        counts = pa.array([self.counts[n] for n in numbers], pa.int64())
-        return pa.table({"wnid": pa.array([f"n{n:08d}" for n in numbers], pa.string()), "count": counts})
-
-
-def _write_labels(path: Path, source: SourceFile, how: dict, card: dict) -> _Tally:
-    """Write uid and labels of each caption, a row group a batch; gives the counts."""
-    labeler, tally = CaptionLabeler.from_card(how), _Tally()
-    schema = pa.schema([("uid", pa.string()), ("labels", pa.list_(pa.int32()))]).with_metadata(_metadata(card))
-    read = _read_shard if source.suffix == ".tar" else _read_parquet
-    with _writing():  # a dictionary pays for synsets; no two uids are the same
-        writer = pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["labels.list.element"])
-    try:
-        with closing(read(source, how, tally.damaged)) as batches:
-            for uids, captions in batches:
-                if _stop is not None and _stop.is_set():
-                    raise KeyboardInterrupt
-                labels = labeler.label_column(captions)
-                tally.add(captions, labels)
-                with _writing():
-                    writer.write_batch(pa.RecordBatch.from_arrays([uids, labels], schema=writer.schema))
-    except BaseException:
-        with suppress(Exception):  # a writer that is left open says so on stderr
-            writer.close()
-        raise
-    with _writing():
-        writer.close()
-    return tally
-
-
-def _metadata(card: dict) -> dict[bytes, bytes]:
-    return {PROVENANCE_KEY: json.dumps(card).encode()}
+    def packed_counts(self) -> bytes:
+        return zlib.compress(json.dumps(dict(sorted(self.counts.items()))).encode())
 
 
 def _one_line(error: BaseException) -> str:
@@ -400,111 +374,25 @@ def _one_line(error: BaseException) -> str:
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
 
 
-# ---------------------------------------------------------------- uids and captions, a batch at a time
-
-
-@contextmanager
-def _open_parquet(source: SourceFile) -> Iterator[pq.ParquetFile]:
-    # Two columns are read in turns: reading ahead of one is in vain for the other.
-    with nullcontext(source.path) if source.is_local else source.open(cache_type="none") as file:
-        try:
-            parquet = pq.ParquetFile(file, buffer_size=READ_BUFFER)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"no readable parquet file ({error})") from error
-        with parquet:
-            yield parquet
-
-
-def _check_schema(schema: pa.Schema, how: dict) -> None:
-    column, others = how["caption_column"], f"choose one of {', '.join(schema.names)}"
-    for needed in [column] + [how["uid_column"]] * (how["uid_column"] != DEFAULT_UID_COLUMN):
-        if needed not in schema.names:
-            raise ValueError(f"no column {needed!r}: {others}")
-    if not is_text(schema.field(column).type):
-        raise ValueError(f"column {column!r} holds {schema.field(column).type}, not text: {others}")
-
-
-def _read_parquet(source: SourceFile, how: dict, _damaged: list) -> Iterator[tuple[pa.StringArray, pa.StringArray]]:
-    with _open_parquet(source) as parquet:
-        _check_schema(parquet.schema_arrow, how)
-        column, uid_column, first = how["caption_column"], how["uid_column"], 0
-        has_uids = uid_column in parquet.schema_arrow.names
-        columns = list(dict.fromkeys([column, uid_column])) if has_uids else [column]
-        for batch in parquet.iter_batches(BATCH, columns=columns, use_threads=False):  # the cores are the other workers'
-            if has_uids:
-                uids = batch.column(uid_column).cast(pa.string())
-            else:
-                rows = pa.array(np.arange(first, first + len(batch))).cast(pa.string())
-                uids = pc.binary_join_element_wise(source.stem, rows, ":")
-            first += len(batch)
-            yield uids, _clean(batch.column(column))
-
-
-def _clean(captions: pa.Array) -> pa.StringArray:
-    """Captions as `read_captions` gives them: null where there is only white space. Bytes that are no UTF-8 become U+FFFD."""
-    captions = captions.cast(pa.string())
-    try:
-        captions.validate(full=True)
-    except pa.ArrowInvalid:
-        texts = captions.cast(pa.binary()).to_pylist()
-        captions = pa.array([None if t is None else t.decode("utf-8", errors="replace") for t in texts], pa.string())
-    is_blank = pc.or_(pc.utf8_is_space(captions), pc.equal(captions, ""))
-    return pc.if_else(is_blank, None, captions)
-
-
-def _read_shard(source: SourceFile, how: dict, damaged: list) -> Iterator[tuple[pa.StringArray, pa.StringArray]]:
-    """Raises ValueError if the tar breaks off or a sample lacks its uid; damaged gets "shard:key: reason" of samples with a
-    .json that cannot be read: with no caption, and their key for a uid."""
-    with nullcontext() if source.is_local else source.open() as file:
-        samples = scan_shard(source.path, file, whole=True)
-        pairs = (_uid_and_caption(f"{source.stem}.tar", *sample, how, damaged) for sample in samples)
-        while batch := list(islice(pairs, BATCH)):
-            uids, captions = zip(*batch, strict=True)
-            # Half of a surrogate pair, which JSON can hold, is no Unicode: it becomes "?".
-            encoded = [None if caption is None else caption.encode("utf-8", errors="replace") for caption in captions]
-            yield pa.array(uids, pa.string()), pa.array(encoded, pa.binary()).cast(pa.string())
-
-
-def _uid_and_caption(shard: str, key: str, parts: dict, tar, how: dict, damaged: list) -> tuple[str, str | None]:
-    caption, reason = read_caption(parts, tar)
-    uid = key
-    if how["uid_from_json"] and not reason:
-        try:
-            facts = parse_facts(tar.extractfile(parts["json"]).read()) if "json" in parts else {}
-        except ValueError as error:
-            reason = str(error)
-        else:
-            uid = facts.get(how["uid_column"])
-            if uid is None:
-                raise ValueError(f"sample {key} has no {how['uid_column']!r} in its .json: label without uid_from_json")
-    if reason:
-        damaged.append(f"{shard}:{key}: {reason}")
-    return str(uid), caption
-
-
 # ---------------------------------------------------------------- the folder of results
 
 
-class DestinationError(Exception):
+class _NotWritten(Exception):
     """A result could not be written (its cause says why): nothing that another source file would change."""
 
 
 @contextmanager
 def _writing() -> Iterator[None]:
-    """What goes wrong within is the destination's fault: raises DestinationError from it."""
+    """What goes wrong within is the destination's fault: raises _NotWritten from it."""
     try:
         yield
     except Exception as error:
-        raise DestinationError(str(error)) from error
+        raise _NotWritten(str(error)) from error
 
 
 @dataclass(frozen=True)
 class Destination:
-    """A folder of results; address as the user gave it, folder as the file system names it.
-
-    The labels of a result are its commit point: they take their place last. The counts hold their size, so that a result that
-    was cut off on its way (an interrupted copy, an upload that broke) is seen without reading it.
-    """
+    """A folder of results; address as the user gave it, folder as the file system names it."""
 
     filesystem: object = field(repr=False)
     folder: str
@@ -517,56 +405,46 @@ class Destination:
         return cls(filesystem, folder.rstrip("/") or "/", str(address))
 
     @contextmanager
-    def staged(self) -> Iterator[Path]:
-        """A local file, in the folder itself if that is local; it is gone when the block ends, unless `commit` has moved it."""
+    def staged(self, name: str) -> Iterator[Path]:
+        """A local file, in the folder itself if that is local, which takes its place when the block ends, unless that fails."""
+        is_local = isinstance(self.filesystem, LocalFileSystem)
         with _writing():
-            folder = self.folder if isinstance(self.filesystem, LocalFileSystem) else None
-            handle, path = tempfile.mkstemp(dir=folder, prefix=".catlip-", suffix=".part")
+            handle, staging = tempfile.mkstemp(dir=self.folder if is_local else None, prefix=".catlip-", suffix=".part")
             os.close(handle)
+        path, place = Path(staging), f"{self.folder.rstrip('/')}/{name}{LABELS_SUFFIX}"
         try:
-            yield Path(path)
+            yield path
+            with _writing():
+                if is_local:
+                    path.chmod(0o644)
+                    path.replace(place)
+                else:
+                    self.filesystem.put_file(staging, place)
         finally:
-            Path(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
-    def commit(self, name: str, labels: Path, counts: Path) -> None:
-        """Put two staged files in their places: the labels last, and old labels away first."""
-        places = {suffix: f"{self.folder.rstrip('/')}/{name}{suffix}" for suffix in (COUNTS_SUFFIX, LABELS_SUFFIX)}
-        if self.filesystem.exists(places[LABELS_SUFFIX]):
-            self.filesystem.rm_file(places[LABELS_SUFFIX])
-        for staged, place in zip((counts, labels), places.values(), strict=True):
-            if isinstance(self.filesystem, LocalFileSystem):
-                staged.chmod(0o644)
-                staged.replace(place)
-            else:
-                self.filesystem.put_file(str(staged), place)
-
-    def results(self, *, with_counts: bool = True) -> Iterator[tuple[str, pa.Table, dict]]:
-        """Name, counts (wnid: string, count: int64) and card of each complete result, by name; others are told.
-
-        with_counts: else the table is empty, and its card alone is read.
-        """
+    def results(self) -> Iterator[tuple[str, dict, dict[str, int]]]:
+        """Name, card and counts by WNID number of each complete result, by name; others are told."""
         self.filesystem.invalidate_cache()
-        infos = self.filesystem.ls(self.folder, detail=True) if self.filesystem.exists(self.folder) else []
-        sizes = {info["name"].rstrip("/").rpartition("/")[2]: info["size"] for info in infos}
-        names = [{n.removesuffix(s) for n in sizes if n.endswith(s)} for s in (LABELS_SUFFIX, COUNTS_SUFFIX)]
-        both, incomplete = sorted(names[0] & names[1]), len(names[0] ^ names[1])
+        paths = self.filesystem.ls(self.folder, detail=False) if self.filesystem.exists(self.folder) else []
+        paths = sorted(path for path in paths if path.endswith(LABELS_SUFFIX))
 
-        def read(name: str) -> tuple[pa.Table, dict] | None:
+        def read(path: str) -> tuple[str, dict, dict] | None:
             try:
-                with self.filesystem.open(f"{self.folder.rstrip('/')}/{name}{COUNTS_SUFFIX}", "rb") as file:
-                    table = pq.read_table(file) if with_counts else pq.read_schema(file).empty_table()
-            except (pa.ArrowInvalid, OSError):
+                with self.filesystem.open(path, "rb") as file:
+                    facts = pq.read_metadata(file).metadata
+                counts = json.loads(zlib.decompress(facts[COUNTS_KEY]))
+                return PurePosixPath(path).name.removesuffix(LABELS_SUFFIX), json.loads(facts[PROVENANCE_KEY]), counts
+            except (pa.ArrowInvalid, OSError, KeyError, TypeError, zlib.error):
                 return None
-            card = json.loads((table.schema.metadata or {}).get(PROVENANCE_KEY, b"{}"))
-            return (table, card) if card.get("labels_bytes") == sizes[name + LABELS_SUFFIX] else None
 
+        incomplete = 0
         with ThreadPoolExecutor(LOOK_UPS) as pool:
-            for start in range(0, len(both), 16 * LOOK_UPS):  # some at a time: all tables of a large corpus fill the memory
-                part = both[start : start + 16 * LOOK_UPS]
-                for name, found in zip(part, pool.map(read, part), strict=True):
+            for start in range(0, len(paths), 16 * LOOK_UPS):  # some at a time: all counts of a large corpus fill the memory
+                for found in pool.map(read, paths[start : start + 16 * LOOK_UPS]):
                     incomplete += found is None
                     if found is not None:
-                        yield name, *found
+                        yield found
         if incomplete:
             logger.warning("%s: %d result(s) are incomplete and not used", self.address, incomplete)
 
@@ -574,7 +452,7 @@ class Destination:
 # ---------------------------------------------------------------- counts
 
 
-def merge_counts(destinations: str | Path | Sequence[str | Path]) -> tuple[pd.DataFrame, dict]:
+def merge_counts(destinations: Destinations) -> tuple[pd.DataFrame, dict]:
     """Synset counts over all complete results of one destination or several, as if all captions had been counted at once.
 
     Gives the table (wnid, name, count: captions that mention the synset; the most frequent first, ties by WNID) and the card of
@@ -583,21 +461,19 @@ def merge_counts(destinations: str | Path | Sequence[str | Path]) -> tuple[pd.Da
     the lines "<file name> <fingerprint>", sorted: neither the order of work nor the folder matters.
     Raises ValueError if there is no result or no label, labelers differ, or a source is in it twice.
     """
-    parts, cards, pending = [], [], 0
+    added, cards = Counter(), []
     for address in [destinations] if isinstance(destinations, (str, Path)) else destinations:
-        for _, table, card in Destination.at(address).results():
-            parts.append(table.replace_schema_metadata(None))
+        for _, card, counts in Destination.at(address).results():
+            added.update(counts)
             cards.append(card)
-            pending += len(table)
-            if pending > MERGE_ROWS:
-                parts, pending = [_added_up(parts)], 0
     if not cards:
         raise ValueError(f"{destinations} holds no complete labels: run label_corpus first")
     _check_mergeable(cards)
     num_captions = sum(card["num_captions"] for card in cards)
-    counts = _added_up(parts).to_pandas().sort_values(["count", "wnid"], ascending=[False, True], ignore_index=True)
-    if counts.empty:
+    if not added:
         raise ValueError(f"none of {num_captions:,} captions names a WordNet noun: are they English, and in the right column?")
+    rows = sorted(((f"n{int(number):08d}", count) for number, count in added.items()), key=lambda row: (-row[1], row[0]))
+    counts = pd.DataFrame(rows, columns=["wnid", "count"])
     counts.insert(1, "name", counts["wnid"].map(load_nouns().name))
     lines = sorted(f"{PurePosixPath(card['source']).name} {card['captions_sha256']}\n" for card in cards)
     of_all = OF_FILES + hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -612,15 +488,10 @@ def merge_counts(destinations: str | Path | Sequence[str | Path]) -> tuple[pd.Da
     return counts, card
 
 
-def write_synset_counts(destinations: str | Path | Sequence[str | Path], folder: str | Path) -> Path:
+def write_synset_counts(destinations: Destinations, folder: str | Path) -> Path:
     """Merge counts (see `merge_counts`) and write `synset_counts.parquet` to a run's folder, where notebook 02 looks for it."""
     counts, card = merge_counts(destinations)
     return write_table(counts, Path(folder) / COUNTS_FILE, card)
-
-
-def _added_up(parts: Sequence[pa.Table]) -> pa.Table:
-    added = pa.concat_tables(parts).group_by("wnid").aggregate([("count", "sum")])
-    return pa.table({"wnid": added["wnid"], "count": added["count_sum"]})
 
 
 def _check_mergeable(cards: Sequence[Mapping]) -> None:
@@ -645,20 +516,20 @@ def _check_mergeable(cards: Sequence[Mapping]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Label a corpus and print the report. Gives 0 (done, though some files may be broken), 1 (an error) or 130 (Ctrl-C)."""
     parser = argparse.ArgumentParser(prog="python -m catlip_lite.label_captions", description=__doc__.splitlines()[0])
-    parser.add_argument("source", nargs="+", help="parquets or tars: files, folders, globs or brace patterns, local or remote")
+    parser.add_argument("source", nargs="+", help="tables or shards: files, folders, globs, brace patterns, local or remote")
     parser.add_argument("destination", help="the folder of the results, local or remote")
     parser.add_argument("--mode", default="compound", choices=MODES)
     parser.add_argument("--sense", choices=SENSES, help="visual for mode compound, first for the others, if not given")
     parser.add_argument("--no-proper-nouns", dest="proper_nouns", action="store_false", help="leave out names")
     parser.add_argument("--tagger", default="perceptron", help="for mode pos: perceptron, spacy or nltk")
-    parser.add_argument("--column", default=DEFAULT_COLUMN, help="where parquets keep captions (%(default)s)")
-    parser.add_argument("--uid-column", default=DEFAULT_UID_COLUMN, help="where they keep their uid (%(default)s)")
-    parser.add_argument("--uid-from-json", action="store_true", help="take a tar's uids from each sample's .json, not its key")
+    parser.add_argument("--column", action="append", help=f"where captions are ({CAPTION}); given twice, two are read as one")
+    parser.add_argument("--uid-column", default=UID, help="where tables keep their uid (%(default)s)")
+    parser.add_argument("--uid-from-json", action="store_true", help="take a shard's uids from its .json files, not the keys")
     parser.add_argument("--engine", default="processes", choices=ENGINES)
     parser.add_argument("--workers", type=int, help="files at a time; a core each if not given")
     parser.add_argument("--counts", metavar="FOLDER", help=f"when all is done, merge the counts into FOLDER/{COUNTS_FILE}")
     options = vars(parser.parse_args(arguments))
-    counts = options.pop("counts")
+    counts, options["column"] = options.pop("counts"), options["column"] or CAPTION
     logging.basicConfig(format="%(message)s")
     try:
         print(label_corpus(**options, reporting=lambda found, files: progress(found, "labelled", files, "files")), flush=True)

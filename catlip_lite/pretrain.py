@@ -22,11 +22,11 @@ from pathlib import Path
 import torch
 
 from .artefacts import atomic_path, provenance
-from .data.captions import read_corpus
-from .data.corpus import Corpus
+from .data.captions import columns_of, read_corpus
 from .data.images import AUGMENTATIONS
-from .data.sample_order import OrderRule
-from .data.shard_table import ShardTable, open_shards
+from .data.loader import Corpus
+from .data.shards import CAPTION
+from .data.stream import OrderRule, ShardTable, open_shards
 from .labels import CaptionLabeler, Vocabulary, count_synsets
 from .models import PretrainedModel, create_vit, load, save_pretrained
 from .models.heads import prior_logits
@@ -36,6 +36,7 @@ from .training import parallel
 from .training.loop import LOG, RunOptions, train
 from .training.losses import create_loss
 from .training.memory import Fit, fit_to_device
+from .training.objectives import SynsetTargets
 from .training.ownership import WORKERS, claim_for_all, hold
 from .training.plan import network_on_paper, run_totals, shown, storage
 from .training.recipes import Recipe, recipe_for
@@ -68,6 +69,7 @@ class PretrainJob:
     cache_gb: float = 2.0
     lanes: int | None = None
     download_to: str | None = None
+    caption_column: str | list[str] = CAPTION
 
     def __post_init__(self):
         if self.options.checkpoint_every is None:
@@ -92,14 +94,15 @@ def job_from(values: Mapping) -> tuple[PretrainJob, ShardTable]:
     values: the notebook's globals(), or a shell's parameters. Raises OSError or ValueError with advice, before long work.
     """
     shards, _ = data_of(values)
-    table = open_shards(shards, lambda found: progress(found, "shards", unit="shards"))
+    columns = columns_of(values["caption_column"])
+    table = open_shards(shards, lambda found: progress(found, "shards", unit="shards"), columns=columns)
     of_run = {"num_samples": table.num_samples, "processes": values["workers"]}
     recipe = recipe_for(values["model"], **{**taken_by(recipe_for, values), **of_run})
     options, folder = RunOptions(**taken_by(RunOptions, values)), open_run(values["run"])
     named, download_to = (values[name] and workbook_path(values[name]) for name in ("vocabulary", "download_to"))
     places = {"folder": str(folder), "shards": shards, "download_to": download_to and str(download_to)}
     job = PretrainJob(**{**taken_by(PretrainJob, values), **places, "vocabulary": "", "recipe": recipe, "options": options})
-    vocabulary = find_vocabulary(folder, named, shards, values["label_mode"], values["threshold"])
+    vocabulary = find_vocabulary(folder, named, shards, values["label_mode"], values["threshold"], columns)
     return replace(job, vocabulary=str(vocabulary)), table
 
 
@@ -118,7 +121,7 @@ def data_of(values: Mapping) -> tuple[str | list[str], list]:
     return shards, [*beside, shards]
 
 
-def find_vocabulary(run: Path, vocabulary: Path | None, shards, label_mode: str, threshold: int) -> Path:
+def find_vocabulary(run: Path, vocabulary: Path | None, shards, label_mode: str, threshold: int, columns=CAPTION) -> Path:
     """The named vocabulary's file; else the run's, written by notebook 02; else one counted from the shards' captions.
 
     label_mode and threshold are used in the last case alone.
@@ -133,7 +136,7 @@ def find_vocabulary(run: Path, vocabulary: Path | None, shards, label_mode: str,
         )
     print(f"{path} is not there: counting the synsets of the captions of {shards}", flush=True)
     labeler = CaptionLabeler(label_mode)
-    captions = read_corpus(shards)
+    captions = read_corpus(shards, columns)
     counts = count_synsets(labeler.label(captions))
     card = provenance(captions=str(shards), labeler=labeler.name, **labeler.card)
     Vocabulary.from_counts(counts, threshold, num_captions=len(captions), card=card).save(path)
@@ -146,7 +149,7 @@ def pretrain(job: PretrainJob, corpus: Corpus | None = None) -> PretrainedModel:
     One worker trains in this process, more under Ray Train. A folder that holds another run (recipe, vocabulary or corpus) is
     kept under a new name, `pretrain-1` and so on. corpus: the job's, if it is open already.
     """
-    with claim_folder(job, corpus.table if corpus else open_shards(job.shards)) as finished:
+    with claim_folder(job, corpus.table if corpus else shards_of(job)) as finished:
         if not finished and job.workers > 1:
             pretrain_under_ray(job)
         elif not finished:
@@ -259,22 +262,27 @@ def check_disk(job: PretrainJob, vocabulary: Vocabulary) -> None:
 OF_A_READER = 0.5e9  # bytes of a process that decodes
 
 
+def shards_of(job: PretrainJob) -> ShardTable:
+    """The job's shards, with their counts."""
+    return open_shards(job.shards, columns=columns_of(job.caption_column))
+
+
 def open_corpus(job: PretrainJob, table: ShardTable | None = None) -> Corpus:
     """The job's corpus, in the order of its last checkpoint if there is one; what fits in memory is decoded.
 
     In a process group the first process looks at shards and checkpoint for all, so that all have one order.
     """
     recipe, vocabulary = job.recipe, Vocabulary.load(job.vocabulary)
-    table = table or parallel.told_by_main(open_shards(job.shards) if parallel.is_main() else None)
+    table = table or parallel.told_by_main(shards_of(job) if parallel.is_main() else None)
     facts = parallel.told_by_main(parallel.latest_facts(job.pretrain_folder / "checkpoints") if parallel.is_main() else None)
     readers = job.workers * max(1, job.loader_workers)
     lanes = facts["rule"]["lanes"] if facts else max(1, min(readers, len(table) // recipe.shuffle_shards))
     return Corpus(
         table,
-        CaptionLabeler.from_card(vocabulary.card),
-        vocabulary,
+        SynsetTargets(CaptionLabeler.from_card(vocabulary.card), vocabulary),
         recipe.image_size,
         AUGMENTATIONS[recipe.augmentation],
+        columns=columns_of(job.caption_column),
         rule=OrderRule(recipe.seed, recipe.shuffle_shards, job.lanes or lanes),
         cache_gb=job.cache_gb,
         workers=job.loader_workers,
@@ -299,7 +307,7 @@ def create_network(recipe: Recipe, vocabulary: Vocabulary) -> torch.nn.Module:
 def train_job(job: PretrainJob, corpus: Corpus | None = None) -> None:
     """One process's part of a job, alone or as a member of a process group; the first one writes the finished model."""
     corpus, folder = corpus or open_corpus(job), job.pretrain_folder
-    recipe, vocabulary = job.recipe, corpus.stream.vocabulary
+    recipe, vocabulary = job.recipe, corpus.targets.vocabulary
     network, loss = create_network(recipe, vocabulary), create_loss(recipe.loss, vocabulary)
     fitted, options = _fitted(job, corpus, network, loss)
     report = TrainingReporter(recipe.max_steps)

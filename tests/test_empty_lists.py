@@ -19,7 +19,7 @@ from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
 from catlip_lite.artefacts import read_table
-from catlip_lite.data.demo_scenes import write_scenes
+from catlip_lite.data.demo.scenes import write_scenes
 from catlip_lite.data.shards import Sample, write_shards
 
 ROOT = Path(__file__).resolve().parents[1]

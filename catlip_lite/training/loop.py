@@ -23,8 +23,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, se
 from torch.utils.tensorboard import SummaryWriter
 
 from ..artefacts import atomic_path
-from ..data.batches import Batch
-from ..data.image_batches import ImageBatches
+from ..data.loader import Batch, Loader
 from ..models.flops import mfu, peak_flops, training_flops
 from ..models.precision import choose_device, choose_precision, prefer_plain_attention
 from . import parallel
@@ -242,7 +241,7 @@ def train_step(
 def train(
     network: nn.Module,
     loss: Callable,
-    corpus: ImageBatches,
+    corpus: Loader,
     recipe: Recipe,
     folder: Path | None,
     options: RunOptions,
@@ -315,7 +314,7 @@ def settings_kept(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
-def _place_of(facts: dict | None, corpus: ImageBatches, recipe: Recipe, folder: Path | None) -> Place:
+def _place_of(facts: dict | None, corpus: Loader, recipe: Recipe, folder: Path | None) -> Place:
     """Where to go on. Raises ValueError if the checkpoint is of another run."""
     if facts is None:
         return Place()

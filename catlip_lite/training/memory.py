@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..data.batches import Batch
+from ..data.loader import Batch
 from ..models.flops import training_flops
 from ..models.precision import choose_device
 from .loop import Learner, RunOptions, create_learner, forward, set_patch_drop, settings_kept

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.boxes import LABELS_OF, LEAST_VISIBLE
 from ..data.images import AUGMENTATIONS
+from ..data.labelled.boxes import LABELS_OF, LEAST_VISIBLE
 from ..models.vit import MODELS
 from .losses import LOSSES
 from .optimiser import OPTIMISERS, learning_rate

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.batches import BatchSpec
+from ..data.loader import BatchSpec
 from .recipes import Recipe, Scale
 
 

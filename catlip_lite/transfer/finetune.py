@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..data.images import AUGMENTATIONS
 from ..data.labelled import LabelledImages
-from ..data.labelled_corpus import LabelledCorpus
+from ..data.labelled.corpus import LabelledCorpus
 from ..models import Head, PretrainedModel
 from ..models.classifier import Classifier, classifier_config, classifier_network, load_classifier, save_classifier
 from ..progress import TrainingReporter, progress

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..data.labelled import Address, LabelledImages, address_name, load_labelled, named_addresses
-from ..data.labelled_images import joined, some
+from ..data.addresses import Address
+from ..data.labelled import LabelledImages, address_name, load_labelled, named_addresses
+from ..data.labelled.images import joined, some
 from ..labels import LabelSet
 from ..labels.borrowing import Borrowed
 from ..labels.borrowing import borrow as borrow_rows

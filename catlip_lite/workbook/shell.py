@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from ..data.loader_processes import WorkerDied
+from ..data.processes import WorkerDied
 from ..training.parallel import process_group
 from .parameters import declared_values, notebook_paths, parameters_by_notebook, read_parameters, refuse_unknown
 from .run_folder import workbook_path

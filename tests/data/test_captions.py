@@ -1,11 +1,15 @@
 """Captions by address: tables, text files and shards give the same list; what is wrong is said before any is read."""
 
+import json
+
 import pandas as pd
 import pytest
+from files import write, write_tar
 
 from catlip_lite.data import captions as reading
-from catlip_lite.data.captions import check_captions, fingerprint, label_captions, read_captions, read_samples_at
+from catlip_lite.data.captions import check_captions, columns_of, fingerprint, label_captions, read_captions, read_samples_at
 from catlip_lite.data.shards import Sample, write_shards
+from catlip_lite.data.stream import ShardReader, open_shards
 from catlip_lite.labels import CaptionLabeler
 
 CAPTIONS = ["a dog", None, "NA, a cat"]
@@ -28,26 +32,20 @@ def one_line(error) -> str:
     return str(error.value)
 
 
-def test_captions_of_a_parquet_file(tmp_path, table):
-    table.to_parquet(tmp_path / "a.parquet")
-    assert read_captions(tmp_path / "a.parquet") == CAPTIONS
+WRITERS = {
+    "parquet": lambda table, path: table.to_parquet(path),
+    "csv": lambda table, path: table.to_csv(path, index=False),
+    "tsv": lambda table, path: table.to_csv(path, index=False, sep="\t"),
+    "txt": lambda table, path: path.write_text("\n".join(table["caption"].fillna(""))),
+}
 
 
-def test_captions_of_a_folder_of_parquets_come_in_the_order_of_their_names(tmp_path, table):
-    table.tail(1).to_parquet(tmp_path / "b.parquet")
-    table.head(2).to_parquet(tmp_path / "a.parquet")
-    assert read_captions(tmp_path) == CAPTIONS
-
-
-@pytest.mark.parametrize("suffix, separator", [("csv", ","), ("tsv", "\t")])
-def test_captions_of_a_csv_keep_words_like_na(tmp_path, table, suffix, separator):
-    table.to_csv(tmp_path / f"a.{suffix}", sep=separator, index=False)
-    assert read_captions(tmp_path / f"a.{suffix}") == CAPTIONS
-
-
-def test_a_text_file_has_a_caption_a_line(tmp_path):
-    (tmp_path / "a.txt").write_text("a dog\n\nNA, a cat\n", encoding="utf-8")
-    assert read_captions(tmp_path / "a.txt") == CAPTIONS
+@pytest.mark.parametrize("kind", WRITERS)
+def test_files_of_every_kind_and_folders_of_them_give_the_same_captions_words_like_na_included(tmp_path, table, kind):
+    WRITERS[kind](table, tmp_path / f"a.{kind}")
+    assert read_captions(tmp_path / f"a.{kind}") == CAPTIONS
+    WRITERS[kind](table.tail(1), tmp_path / f"b.{kind}")
+    assert read_captions(tmp_path) == [*CAPTIONS, CAPTIONS[-1]]
 
 
 def test_captions_of_shards(shards):
@@ -107,28 +105,57 @@ def test_a_column_of_numbers_is_refused(tmp_path):
         read_captions(tmp_path / "a.parquet")
 
 
-def test_shards_have_no_columns_to_choose_from(shards):
-    with pytest.raises(ValueError, match="only tables have columns"):
-        read_captions(shards, "alt_text")
+def facts(**values) -> bytes:
+    return json.dumps(values).encode()
 
 
-def test_a_missing_file_is_answered_with_what_an_address_may_be(tmp_path):
-    with pytest.raises(FileNotFoundError) as error:
-        read_captions(tmp_path / "none.parquet")
-    assert "none.parquet" in one_line(error) and "demo/pretrain" in one_line(error)
+FIELDS = facts(caption="é in json", title="a dog", alt="a cat", width=7)
+PARTS = {"0.jpg": b"x", "0.txt": b" in \xff txt\n", "0.cap": b"in cap", "0.json": FIELDS}
 
 
-def test_a_parquet_file_cut_short_is_named(tmp_path, table):
+@pytest.mark.parametrize(
+    "column, captions",
+    [
+        ("caption", ["in \ufffd txt", "é in json"]),
+        ("txt", ["in \ufffd txt", None]),
+        ("cap", ["in cap", None]),
+        ("title", ["a dog", "a dog"]),
+        (["title", "alt"], ["a dog | a cat", "a dog | a cat"]),
+        (["cap", "alt"], ["in cap | a cat", "a cat"]),
+    ],
+    ids=str,
+)
+def test_captions_of_shards_are_in_a_member_or_a_field_of_the_json(tmp_path, column, captions):
+    path = write_tar(tmp_path / "a.tar", PARTS | {"1.jpg": b"x", "1.json": FIELDS})
+    reader = ShardReader(open_shards(path, columns=columns_of(column)), columns_of(column))
+    assert read_captions(path, column) == [reader.read(0, row).caption for row in range(2)] == captions
+
+
+def test_several_columns_of_a_table_are_one_caption_of_those_there_are(tmp_path, table):
     table.to_parquet(tmp_path / "a.parquet")
-    (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"a\.parquet is no readable parquet file"):
-        read_captions(tmp_path / "a.parquet")
+    assert read_captions(tmp_path / "a.parquet", ["url", "caption"]) == ["x | a dog", "y", "z | NA, a cat"]
 
 
-def test_a_file_of_another_kind_is_refused(tmp_path):
-    (tmp_path / "a.docx").write_text("a dog")
-    with pytest.raises(ValueError, match=r"a\.docx: captions are read from"):
-        read_captions(tmp_path / "a.docx")
+@pytest.mark.parametrize("read", [read_captions, lambda path, column: open_shards(path, columns=[column])])
+def test_a_column_that_shards_lack_is_answered_with_what_they_have(tmp_path, read):
+    path = write_tar(tmp_path / "a.tar", PARTS)
+    with pytest.raises(ValueError) as error:
+        read(path, "text")
+    assert one_line(error).endswith("a.tar has no column 'text': choose one of caption, txt, cap, title, alt, width")
+
+
+def test_a_tar_without_a_sample_to_look_at_does_not_hide_the_column_of_the_others(tmp_path):
+    write(tmp_path / "0.tar", b"")
+    write_tar(tmp_path / "1.tar", {"0.jpg": b"x", "0.json": FIELDS})
+    told = []
+    assert read_captions(tmp_path, "title", skipped=told) == ["a dog"] and told[0].startswith("0.tar: the tar breaks off")
+    assert open_shards(tmp_path, columns=["title"]).counts.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("column", ["", [], ["caption", None]])
+def test_no_column_at_all_is_refused(shards, column):
+    with pytest.raises(ValueError, match="give the name of a column, or a list of names"):
+        read_captions(shards, column)
 
 
 def test_the_fingerprint_is_the_sha256_of_the_captions():

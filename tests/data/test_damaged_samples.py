@@ -1,13 +1,10 @@
 """A damaged sample among good ones costs itself alone, is counted and is named, in the same words by all who read shards."""
 
-import io
-import tarfile
-
 import pytest
+from files import write_tar
 
 from catlip_lite.data.captions import read_captions, read_corpus, read_samples_at
-from catlip_lite.data.shard_reader import SampleSkipped, ShardReader
-from catlip_lite.data.shard_table import open_shards
+from catlip_lite.data.stream import ShardReader, open_shards
 from catlip_lite.label_captions import label_corpus
 from catlip_lite.labels import Vocabulary
 from catlip_lite.pretrain import find_vocabulary
@@ -22,32 +19,12 @@ DAMAGED = {
 }
 
 
-def write_tar(path, contents: dict[str, bytes], make_png) -> str:
-    """Samples of an image and a .json, in order."""
-    with tarfile.open(path, "w") as tar:
-        for key, content in contents.items():
-            for extension, part in (("png", make_png()), ("json", content)):
-                info = tarfile.TarInfo(f"{key}.{extension}")
-                info.size = len(part)
-                tar.addfile(info, io.BytesIO(part))
-    return str(path)
-
-
 @pytest.fixture
 def shard(tmp_path, make_png):
     """A good sample, the damaged ones, another good one."""
-    good = {"0": b'{"caption": "a dog"}'}
-    return write_tar(tmp_path / "0.tar", good | DAMAGED | {"1": b'{"caption": "a cat"}'}, make_png)
-
-
-def skipped_by_training(shard) -> list[str]:
-    reader, told = ShardReader(open_shards(shard)), []
-    for row in range(len(DAMAGED) + 2):
-        try:
-            reader.read(0, row)
-        except SampleSkipped as skipped:
-            told.append(str(skipped))
-    return told
+    contents = {"0": b'{"caption": "a dog"}'} | DAMAGED | {"1": b'{"caption": "a cat"}'}
+    parts = {f"{key}.{e}": part for key, facts in contents.items() for e, part in (("png", make_png()), ("json", facts))}
+    return str(write_tar(tmp_path / "0.tar", parts))
 
 
 def test_each_is_named_with_its_reason(shard):
@@ -61,7 +38,9 @@ def test_each_is_named_with_its_reason(shard):
 def test_training_skips_the_same_for_the_same_reasons(shard):
     told: list[str] = []
     read_captions(shard, skipped=told)
-    assert skipped_by_training(shard) == told
+    reader = ShardReader(open_shards(shard))
+    read = [reader.read(0, row) for row in range(len(DAMAGED) + 2)]
+    assert [f"{sample.key}: {sample.skipped}" for sample in read if sample.skipped] == told
 
 
 def test_labels_of_a_corpus_leave_out_the_same_for_the_same_reasons(shard, tmp_path):
@@ -72,9 +51,9 @@ def test_labels_of_a_corpus_leave_out_the_same_for_the_same_reasons(shard, tmp_p
     assert (report.captions, report.unlabelled) == (len(DAMAGED) + 2, len(DAMAGED))
 
 
-def test_uids_within_damaged_samples_cost_nothing_but_themselves(tmp_path, make_png):
-    contents = {"0": b'{"caption": "a dog", "uid": "u"}', "1": b"{"}
-    report = label_corpus(write_tar(tmp_path / "0.tar", contents, make_png), tmp_path / "labels", workers=1, uid_from_json=True)
+def test_uids_within_damaged_samples_cost_nothing_but_themselves(tmp_path):
+    path = write_tar(tmp_path / "0.tar", {"0.json": b'{"caption": "a dog", "uid": "u"}', "1.json": b"{"})
+    report = label_corpus(path, tmp_path / "labels", workers=1, uid_from_json=True)
     assert (report.captions, len(report.damaged), report.broken) == (2, 1, [])
 
 
@@ -95,7 +74,7 @@ def test_pictures_keep_their_places(shard):
 
 
 @pytest.mark.parametrize("keep, there", [(3 * 512, 0), (0, 0), (2048, 1)], ids=["first sample", "empty", "behind a sample"])
-def test_a_tar_that_breaks_off_is_named_and_gives_what_it_has(shard, tmp_path, make_png, keep, there):
+def test_a_tar_that_breaks_off_is_named_and_gives_what_it_has(shard, tmp_path, keep, there):
     whole = (tmp_path / "0.tar").read_bytes()
     (tmp_path / "1.tar").write_bytes(whole[:keep])
     told: list[str] = []

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from catlip_lite.data.sample_order import OrderRule, SampleOrder
+from catlip_lite.data.stream import OrderRule, SampleOrder
 
 COUNTS = np.array([5, 0, 7, 3, 11, 4, 9, 2, 6])
 TOTAL = int(COUNTS.sum())

@@ -1,24 +1,22 @@
 """Samples by shard and row: what is read is what was written, whatever shards and stores do."""
 
 import gc
-import io
-import json
 import logging
 import multiprocessing
 import os
 import pickle
-import tarfile
 import time
 
 import fsspec
 import numpy as np
 import pytest
+from files import write_tar
 from fsspec.implementations.memory import MemoryFileSystem
 
-from catlip_lite.data import shard_reader
-from catlip_lite.data.shard_reader import RawSample, SampleSkipped, ShardReader
-from catlip_lite.data.shard_table import ShardTable, open_shards
-from catlip_lite.data.shards import write_shards
+from catlip_lite.data import addresses, stream
+from catlip_lite.data.labelled import load_labelled
+from catlip_lite.data.shards import Sample, write_shards
+from catlip_lite.data.stream import ShardReader, ShardTable, open_shards
 
 
 class FlakyStore(MemoryFileSystem):
@@ -57,7 +55,7 @@ def cache(tmp_path, monkeypatch):
 def waits(monkeypatch) -> list[float]:
     """The seconds a reader would have waited before it tried again."""
     waits = []
-    monkeypatch.setattr(shard_reader, "_wait", waits.append)
+    monkeypatch.setattr(addresses, "_wait", waits.append)
     return waits
 
 
@@ -85,14 +83,14 @@ def reader(table):
     reader.close()
 
 
-def read_all(reader) -> list[RawSample]:
+def read_all(reader) -> list[Sample]:
     return [reader.read(shard, row) for shard in range(len(reader.table)) for row in range(reader.table.counts[shard])]
 
 
 def skipped(reader, shard, row) -> tuple[str, str]:
-    with pytest.raises(SampleSkipped) as error:
-        reader.read(shard, row)
-    return error.value.reason, error.value.key
+    """Why a sample cannot be used, and which it is."""
+    sample = reader.read(shard, row)
+    return sample.skipped, sample.key.partition(":")[2]
 
 
 def open_tars(folder) -> list[str]:
@@ -103,21 +101,12 @@ def open_tars(folder) -> list[str]:
     return sorted(t.rpartition("/")[2] for t in targets if ".tar" in t and t.startswith(f"{folder}/"))
 
 
-def one_shard(folder, files) -> ShardTable:
-    with tarfile.open(folder / "a.tar", "w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return open_shards(folder / "a.tar")
-
-
 # --- samples ------------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_written_is_read_by_shard_and_row(reader, samples):
     assert [(s.image, s.caption) for s in read_all(reader)] == [(s.image, s.caption) for s in samples]
-    assert reader.read(1, 3).key == "000010003"
+    assert reader.read(1, 3).key == "00001.tar:000010003"
 
 
 def test_rows_are_read_in_any_order(reader, samples):
@@ -126,33 +115,21 @@ def test_rows_are_read_in_any_order(reader, samples):
     assert images == [samples[i].image for i in order]
 
 
-def test_a_caption_comes_from_the_txt_or_else_from_the_json(tmp_path):
-    files = {"0.jpg": b"a", "0.txt": b" in \xff txt\n", "0.json": b'{"caption": "in json"}', "1.jpg": b"b"}
-    reader = ShardReader(one_shard(tmp_path, {**files, "1.json": json.dumps({"caption": "é"}).encode()}))
-    assert [reader.read(0, i).caption for i in (0, 1)] == ["in \ufffd txt", "é"]
-
-
-@pytest.mark.parametrize("content", [b"{}", b'{"caption": null}', b'{"caption": " "}'])
-def test_a_json_without_caption_is_no_caption(tmp_path, content):
-    reader = ShardReader(one_shard(tmp_path, {"0.jpg": b"a", "0.json": content}))
-    assert skipped(reader, 0, 0) == ("no caption", "0")
-
-
 def test_samples_that_lack_something_are_skipped_with_their_key(tmp_path):
-    reader = ShardReader(one_shard(tmp_path, {"0.txt": b"t", "1.jpg": b"x", "2.jpg": b"x", "2.txt": b" \n"}))
-    assert [skipped(reader, 0, i) for i in range(3)] == [("no image", "0"), ("no caption", "1"), ("no caption", "2")]
+    files = {"0.txt": b"t", "1.jpg": b"x", "2.jpg": b"x", "2.txt": b" \n"}
+    for i, content in enumerate((b"{}", b'{"caption": null}', b'{"caption": " "}'), start=3):
+        files |= {f"{i}.jpg": b"x", f"{i}.json": content}
+    reader = ShardReader(open_shards(write_tar(tmp_path / "a.tar", files)))
+    assert [skipped(reader, 0, i) for i in range(6)] == [("no image", "0"), *(("no caption", str(i)) for i in range(1, 6))]
 
 
-def test_a_skipped_sample_says_which_it_is_also_from_another_process(tmp_path):
-    reader = ShardReader(one_shard(tmp_path, {"0.txt": b"t"}))
-    with pytest.raises(SampleSkipped) as error:
-        reader.read(0, 0)
-    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value) == "a.tar:0: no image"
-
-
-def test_negative_rows_are_refused(reader):
-    with pytest.raises(IndexError, match="row -1 of shard 0"):
-        reader.read(0, -1)
+def test_a_tar_without_one_usable_sample_among_good_ones_is_skipped_by_name(shards, caplog):
+    write_tar(shards / "00002.tar", {"0.txt": b"t", "1.json": b"{}"})
+    reader = ShardReader(open_shards(shards))
+    assert [reader.read(2, row).key for row in (0, 1)] == ["00002.tar:0", "00002.tar:1"]
+    assert [skipped(reader, 2, row)[0] for row in (0, 1)] == ["no image", "no image"]
+    assert len(load_labelled(shards)) == 24
+    assert "2 sample(s) without an image, or with an empty one, are left out" in caplog.text
 
 
 # --- shards that are not what they should be ----------------------------------------------------------------------------
@@ -162,7 +139,7 @@ def test_rows_that_wrong_statistics_promise_are_missing(shards, samples, caplog)
     (shards / "00000_stats.json").write_text('{"successes": 20}')
     reader = ShardReader(open_shards(shards))
     assert reader.read(0, 15).image == samples[15].image
-    assert [skipped(reader, 0, row) for row in (16, 19)] == [("missing", "")] * 2
+    assert [skipped(reader, 0, row) for row in (16, 19)] == [("missing", "row 16"), ("missing", "row 19")]
     assert caplog.text.count("00000.tar holds 16 samples where 20 were counted: the others are skipped") == 1
 
 
@@ -171,11 +148,8 @@ def test_a_tar_that_breaks_off_is_read_up_to_there_and_named_once(table, shards,
     reader = ShardReader(table, open_at_once=1)
     outcomes = []
     for _ in range(2):
-        for row in range(16):
-            try:
-                outcomes.append(reader.read(0, row).image == samples[row].image)
-            except SampleSkipped as error:
-                outcomes.append(error.reason)
+        read = [reader.read(0, row) for row in range(16)]
+        outcomes += [sample.skipped or sample.image == samples[row].image for row, sample in enumerate(read)]
         reader.read(1, 0)  # so that the first shard is opened twice
     there = outcomes.index("missing")
     assert 0 < there < 16 and outcomes == ([True] * there + ["missing"] * (16 - there)) * 2
@@ -191,12 +165,12 @@ def test_a_tar_that_is_cut_while_it_is_open_gives_no_half_image(reader, shards):
 def test_a_shard_that_is_gone_is_skipped_at_once_named_once_and_tried_again(table, shards, caplog, waits, monkeypatch):
     (shards / "00000.tar").rename(shards / "elsewhere")
     reader = ShardReader(table)
-    assert [skipped(reader, 0, row) for row in (0, 1)] == [("shard unreadable", "")] * 2
-    assert reader.read(1, 0).key == "000010000"
+    assert [skipped(reader, 0, row) for row in (0, 1)] == [("shard unreadable", "row 0"), ("shard unreadable", "row 1")]
+    assert reader.read(1, 0).key == "00001.tar:000010000"
     (shards / "elsewhere").rename(shards / "00000.tar")
     assert skipped(reader, 0, 0)[0] == "shard unreadable"  # not before its time
-    monkeypatch.setattr(shard_reader.time, "monotonic", lambda now=time.monotonic: now() + 61)
-    assert reader.read(0, 0).key == "000000000"
+    monkeypatch.setattr(stream.time, "monotonic", lambda now=time.monotonic: now() + 61)
+    assert reader.read(0, 0).key == "00000.tar:000000000"
     assert waits == [] and caplog.text.count("00000.tar cannot be read (FileNotFoundError") == 1
 
 
@@ -216,14 +190,6 @@ def test_no_more_shards_than_told_are_open_the_last_used_ones(tmp_path, samples)
     assert open_tars(tmp_path) == []
 
 
-def test_a_released_shard_is_closed_and_opened_again_when_it_is_read(reader, tmp_path):
-    reader.read(0, 0)
-    reader.read(1, 0)
-    reader.release([0, 7])
-    assert open_tars(tmp_path) == ["00001.tar"]
-    assert reader.read(0, 0).key == "000000000"
-
-
 def test_a_reader_that_is_forgotten_closes_its_shards(table, tmp_path):
     ShardReader(table).read(0, 0)
     assert open_tars(tmp_path) == []
@@ -232,15 +198,15 @@ def test_a_reader_that_is_forgotten_closes_its_shards(table, tmp_path):
 def test_a_prepared_shard_is_read_without_opening_it_again(reader, monkeypatch):
     reader.prepare([1])
     reader._open[1].result()
-    monkeypatch.setattr(shard_reader, "_open_local", None)
-    assert reader.read(1, 0).key == "000010000"
+    monkeypatch.setattr(stream, "_open_local", None)
+    assert reader.read(1, 0).key == "00001.tar:000010000"
 
 
 def test_a_closed_reader_reads_again(reader):
     reader.read(0, 0)
     reader.close()
     reader.close()
-    assert reader.read(0, 1).key == "000000001"
+    assert reader.read(0, 1).key == "00000.tar:000000001"
 
 
 @pytest.mark.parametrize("options", [{"open_at_once": 0}, {"retries": -1}])
@@ -284,7 +250,7 @@ def test_a_prepared_remote_shard_is_downloaded_in_the_background(remote):
     for future in reader._open.values():
         future.result()
     assert FlakyStore.downloads == 2
-    assert reader.read(0, 0).key == "000000000" and FlakyStore.downloads == 2
+    assert reader.read(0, 0).key == "00000.tar:000000000" and FlakyStore.downloads == 2
 
 
 def test_a_shard_that_is_let_go_while_it_is_fetched_leaves_nothing(remote, cache, tmp_path):
@@ -299,7 +265,7 @@ def test_a_shard_that_is_let_go_while_it_is_fetched_leaves_nothing(remote, cache
 
 def test_a_store_that_fails_for_a_while_costs_waiting_only(remote, waits):
     FlakyStore.failures = 3
-    assert ShardReader(remote).read(0, 0).key == "000000000"
+    assert ShardReader(remote).read(0, 0).key == "00000.tar:000000000"
     assert waits == [0.5, 1.0, 2.0]
 
 
@@ -321,12 +287,12 @@ def test_an_unreadable_shard_is_skipped_then_tried_once_a_minute_and_recovers(re
     caplog.set_level(logging.INFO)
     FlakyStore.failures = 7
     reader = ShardReader(remote, retries=4)
-    assert skipped(reader, 0, 0) == skipped(reader, 0, 1) == ("shard unreadable", "")
+    assert skipped(reader, 0, 0)[0] == skipped(reader, 0, 1)[0] == "shard unreadable"
     assert waits == [0.5, 1.0, 2.0, 4.0] and FlakyStore.downloads == 5
-    monkeypatch.setattr(shard_reader, "RETRY_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(stream, "RETRY_AFTER_SECONDS", 0.0)
     reader._unreadable[0] = 0.0  # the minute is over
     assert [skipped(reader, 0, 0)[0] for _ in range(2)] == ["shard unreadable"] * 2
-    assert reader.read(0, 0).key == "000000000" and FlakyStore.downloads == 8
+    assert reader.read(0, 0).key == "00000.tar:000000000" and FlakyStore.downloads == 8
     assert caplog.text.count("00000.tar cannot be read (ConnectionResetError: the store hung up)") == 1
     assert "00000.tar can be read again" in caplog.text
 
@@ -335,7 +301,7 @@ def test_a_failure_in_the_background_is_one_of_the_read(remote):
     FlakyStore.failures = 1
     reader = ShardReader(remote, retries=0)
     reader.prepare([0])
-    assert skipped(reader, 0, 0) == ("shard unreadable", "")
+    assert skipped(reader, 0, 0)[0] == "shard unreadable"
     reader.prepare([0])
     assert FlakyStore.downloads == 1  # not before its time
 

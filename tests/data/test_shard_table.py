@@ -6,19 +6,16 @@ import pickle
 
 import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from catlip_lite.data import shard_table
-from catlip_lite.data.shard_members import read_members
-from catlip_lite.data.shard_table import open_shards
+from catlip_lite.data import addresses, stream
+from catlip_lite.data.captions import read_captions
 from catlip_lite.data.shards import Sample, write_shards
+from catlip_lite.data.stream import ShardReader, ShardTable, open_shards
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """The cache folder of one test."""
-    monkeypatch.setenv("CATLIP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "shard_counts"
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
@@ -33,8 +30,8 @@ def remote(shards):
 @pytest.fixture
 def scanned(monkeypatch) -> list[str]:
     """The names of the tars whose headers are read, as they are."""
-    names = []
-    monkeypatch.setattr(shard_table, "read_members", lambda file, name: names.append(name) or read_members(file, name))
+    names, index = [], stream._index_of
+    monkeypatch.setattr(stream, "_index_of", lambda file: names.append(file.address) or index(file))
     return names
 
 
@@ -45,9 +42,8 @@ def names(table) -> list[str]:
 # --- which shards -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pattern", ["", "/*.tar", "/{00000..00001}.tar", "/0000[01].tar"])
-def test_an_address_names_the_same_shards_locally_and_remotely(shards, remote, pattern):
-    local, far = open_shards(f"{shards}{pattern}"), open_shards(f"{remote}{pattern}")
+def test_an_address_names_the_same_shards_locally_and_remotely(shards, remote):
+    local, far = open_shards(shards), open_shards(remote)
     assert names(local) == names(far) == ["00000.tar", "00001.tar"]
     assert local.counts.tolist() == far.counts.tolist() == [16, 8]
     assert far.addresses[0] == "memory:///shard_table/00000.tar" and local.addresses[0] == str(shards / "00000.tar")
@@ -61,16 +57,13 @@ def test_a_list_keeps_the_order_of_its_addresses_and_names_a_shard_once(shards):
 def test_the_table_knows_its_sizes(shards):
     table = open_shards(shards)
     assert (len(table), table.num_samples, table.counts.dtype) == (2, 24, np.int32)
-    assert table.sample_name(1, "000010003") == "00001.tar:000010003"
+    assert table.name(1) == "00001.tar"
 
 
-@pytest.mark.parametrize("where", ["nowhere", "memory://nowhere", "parquets"])
-def test_an_address_without_tars_is_answered_with_what_it_may_be(tmp_path, monkeypatch, where):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "parquets").mkdir()
-    (tmp_path / "parquets" / "a.parquet").write_bytes(b"")
-    with pytest.raises(FileNotFoundError, match=f"no shards at '{where}'.*give a folder of .tar files"):
-        open_shards(where)
+def test_an_address_without_shards_is_answered_with_what_it_may_be(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=f"no shards at '{tmp_path}': give a .tar or .parquet"):
+        open_shards(tmp_path)
 
 
 def test_an_empty_list_of_addresses_is_refused():
@@ -79,14 +72,14 @@ def test_an_empty_list_of_addresses_is_refused():
 
 
 def test_the_query_of_a_web_address_is_no_part_of_a_shards_name():
-    assert shard_table.shard_name("https://host/a/00000.tar?signature=a/b") == "00000.tar"
-    assert shard_table.shard_name("/a/what?.tar") == "what?.tar"
+    table = ShardTable(("https://host/a/00000.tar?signature=a/b", "/a/what?.tar"), np.ones(2, np.int32))
+    assert [table.name(shard) for shard in (0, 1)] == ["00000.tar", "what?.tar"]
 
 
 def test_progress_sees_every_shard(shards):
     seen = []
     open_shards(shards, progress=lambda files: seen.append(len(files)) or files)
-    assert seen == [2, 2]  # statistics, then scans
+    assert seen == [2]
 
 
 # --- counts -------------------------------------------------------------------------------------------------------------
@@ -112,45 +105,15 @@ def test_a_sample_without_image_or_caption_counts(tmp_path):
     assert open_shards(tmp_path).counts.tolist() == [3]
 
 
-def test_a_scanned_count_is_used_again(shards, scanned):
-    open_shards(shards)
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_a_scanned_count_is_used_again_until_the_shard_has_changed(shards, remote, scanned, is_remote):
+    address = remote if is_remote else shards
+    assert open_shards(address).counts.tolist() == open_shards(address).counts.tolist() == [16, 8]
     assert len(scanned) == 2
-    assert open_shards(shards).counts.tolist() == [16, 8]
-    assert len(scanned) == 2
-
-
-def test_a_scanned_count_of_a_remote_shard_is_used_again(remote, scanned):
-    open_shards(remote)
-    assert open_shards(remote).counts.tolist() == [16, 8]
-    assert len(scanned) == 2
-
-
-def test_a_shard_that_has_changed_is_counted_again(shards, scanned):
-    open_shards(shards)
-    (shards / "00000.tar").write_bytes((shards / "00001.tar").read_bytes())
-    assert open_shards(shards).counts.tolist() == [8, 8]
-    os.utime(shards / "00000.tar", (1, 1))
-    open_shards(shards)
-    assert len(scanned) == 4
-
-
-def test_a_shard_of_another_size_is_counted_again_whatever_its_time(shards, scanned):
-    os.utime(shards / "00000.tar", (1, 1))
-    open_shards(shards)
-    (shards / "00000.tar").write_bytes((shards / "00001.tar").read_bytes())
-    os.utime(shards / "00000.tar", (1, 1))
-    assert open_shards(shards).counts.tolist() == [8, 8]
+    with fsspec.open(f"{address}/00000.tar", "wb") as file:
+        file.write((shards / "00001.tar").read_bytes())
+    assert open_shards(address).counts.tolist() == [8, 8]
     assert len(scanned) == 3
-
-
-def test_a_damaged_cache_is_named_and_ignored(shards, cache, scanned, caplog):
-    open_shards(shards)
-    (file,) = cache.iterdir()
-    file.write_text(file.read_text()[:-20])
-    assert open_shards(shards).counts.tolist() == [16, 8]
-    assert len(scanned) == 4 and f"{file} is damaged" in caplog.text
-    assert open_shards(shards).counts.tolist() == [16, 8]
-    assert len(scanned) == 4
 
 
 def test_what_was_counted_before_an_interruption_is_kept(shards, scanned):
@@ -164,7 +127,7 @@ def test_what_was_counted_before_an_interruption_is_kept(shards, scanned):
         open_shards(shards, progress=one)
     scanned.clear()
     assert open_shards(shards).counts.tolist() == [16, 8]
-    assert scanned == [str(shards / "00001.tar")]
+    assert str(shards / "00000.tar") not in scanned
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar at all" * 100, b"\0" * 10240], ids=["empty file", "no tar", "empty tar"])
@@ -172,6 +135,28 @@ def test_a_shard_without_samples_is_named_and_has_count_0(shards, caplog, conten
     (shards / "00000.tar").write_bytes(content)
     assert open_shards(shards).counts.tolist() == [0, 8]
     assert f"1 of 2 shards hold no sample and are left out: {shards}/00000.tar" in caplog.text
+
+
+@pytest.mark.parametrize("groups", [0, 1], ids=["no row group", "an empty row group"])
+def test_a_table_without_rows_is_named_and_left_out(tmp_path, make_png, caplog, groups):
+    table = pa.table({"image": [make_png()] * 3, "caption": ["a", "b", "c"]})
+    for name, rows in (("good", 3), ("none", 0)):
+        with pq.ParquetWriter(tmp_path / f"{name}.parquet", table.schema) as writer:
+            for _ in range(groups if name == "none" else 1):
+                writer.write_table(table.slice(0, rows))
+    shards = open_shards(tmp_path)
+    assert (shards.num_samples, shards.counts[0], read_captions(tmp_path)) == (3, 3, ["a", "b", "c"])
+    assert f"1 of 2 shards hold no sample and are left out: {tmp_path}/none.parquet" in caplog.text
+
+
+def test_tars_and_tables_can_be_one_corpus(shards, tmp_path, make_png):
+    pq.write_table(pa.table({"image": [make_png()] * 3, "caption": ["a"] * 3}), tmp_path / "a.parquet", row_group_size=2)
+    table = open_shards([shards / "00001.tar", tmp_path / "a.parquet"])
+    assert table.counts.tolist() == [8, 2, 1]
+    assert [ShardReader(table).read(shard, 0).key for shard in (0, 2)] == [
+        "00001.tar:000010000",
+        "a.parquet:row group 1, row 0",
+    ]
 
 
 def test_shards_without_any_sample_at_all_are_an_error_that_names_the_first(shards):
@@ -188,15 +173,15 @@ def test_a_shard_that_breaks_off_counts_up_to_there(shards, caplog):
 
 
 def test_a_store_that_fails_is_asked_again_and_its_failure_is_not_cached(shards, monkeypatch, caplog):
-    waits, fails = [], [True]
+    waits, fails, index = [], [True], stream._index_of
 
-    def read(file, name):
-        if fails[0] and name.endswith("00000.tar"):
+    def read(file):
+        if fails[0] and file.name == "00000.tar":
             raise TimeoutError("no answer")
-        return read_members(file, name)
+        return index(file)
 
-    monkeypatch.setattr(shard_table, "_wait", waits.append)
-    monkeypatch.setattr(shard_table, "read_members", read)
+    monkeypatch.setattr(addresses, "_wait", waits.append)
+    monkeypatch.setattr(stream, "_index_of", read)
     assert open_shards(shards).counts.tolist() == [0, 8]
     assert waits == [0.5, 1.0, 2.0] and "00000.tar cannot be read (TimeoutError: no answer)" in caplog.text
     fails[0] = False

@@ -25,13 +25,6 @@ def test_counts_of_several_destinations_are_those_of_one(parquets, out, tmp_path
     assert merged.to_dict("list") == merge_counts(out)[0].to_dict("list")
 
 
-def test_counts_added_up_in_many_rounds_are_the_same(parquets, out, monkeypatch):
-    run(parquets, out)
-    at_once, _ = merge_counts(out)
-    monkeypatch.setattr("catlip_lite.label_captions.MERGE_ROWS", 1)
-    assert merge_counts(out)[0].to_dict("list") == at_once.to_dict("list")
-
-
 def test_the_card_says_what_was_counted_and_who_labelled(parquets, out):
     run(parquets, out, mode="pos")
     _, card = merge_counts(out)

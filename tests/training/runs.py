@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 import torch.multiprocessing as mp
 
-from catlip_lite.data.corpus import Corpus
 from catlip_lite.data.images import AUGMENTATIONS
-from catlip_lite.data.sample_order import OrderRule
-from catlip_lite.data.shard_table import open_shards
+from catlip_lite.data.loader import Corpus
+from catlip_lite.data.stream import OrderRule, open_shards
 from catlip_lite.labels import CaptionLabeler, Vocabulary
 from catlip_lite.models import create_vit
 from catlip_lite.training.loop import RunOptions, train
 from catlip_lite.training.losses import create_loss
+from catlip_lite.training.objectives import SynsetTargets
 from catlip_lite.training.recipes import recipe_for
 
 SMALL = {"image_size": 16, "batch_size": 8, "warmup_steps": 2, "lr": 1e-3, "max_steps": 12, "shuffle_shards": 1}
@@ -28,14 +28,14 @@ OPTIONS = {"precision": "fp32", "checkpoint_every": 3, "log_every": 1}
 def open_corpus(shards, vocabulary: Vocabulary, augmentation="drawings", lanes=1, **options) -> Corpus:
     rule = OrderRule(seed=0, shuffle_shards=1, lanes=lanes)
     options = {"rule": rule, "workers": 0, **options}
-    return Corpus(open_shards(shards), CaptionLabeler(), vocabulary, 16, AUGMENTATIONS[augmentation], **options)
+    return Corpus(open_shards(shards), SynsetTargets(CaptionLabeler(), vocabulary), 16, AUGMENTATIONS[augmentation], **options)
 
 
 def run(corpus, folder, stop_at=None, options=None, stop=None, model="vit_nano8", **values):
     """Train; at the log line of step `stop_at`, `stop` is called (default: KeyboardInterrupt)."""
     recipe = recipe_for(model, **{**SMALL, **values})
     torch.manual_seed(0)
-    vocabulary = corpus.stream.vocabulary
+    vocabulary = corpus.targets.vocabulary
     network = create_vit(model, num_classes=len(vocabulary), image_size=16, stem=recipe.stem)
 
     def on_log(entry):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from catlip_lite.data.batches import Batch
+from catlip_lite.data.loader import Batch
 from catlip_lite.models.vit import MODELS, create_vit
 from catlip_lite.training.loop import RunOptions, start_training, train_step
 from catlip_lite.training.losses import create_loss

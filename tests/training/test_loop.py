@@ -8,8 +8,8 @@ import pytest
 import torch
 from runs import open_corpus, read_log, run
 
-from catlip_lite.data.batches import Batch
 from catlip_lite.data.images import AUGMENTATIONS
+from catlip_lite.data.loader import Batch
 from catlip_lite.data.shards import write_shards
 from catlip_lite.training.loop import Learner, RunLog, Training, start_training, train_step
 from catlip_lite.training.losses import bce

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from catlip_lite.data.demo_scenes import write_scenes
+from catlip_lite.data.demo.scenes import write_scenes
 from catlip_lite.models import PretrainedModel, create_vit
 
 BLOCKS = {"apple": (220, 20, 20), "banana": (240, 220, 40), "dog": (60, 40, 200)}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from catlip_lite.data.labelled_images import LabelledImages
+from catlip_lite.data.labelled.images import LabelledImages
 from catlip_lite.transfer import metrics
 from catlip_lite.transfer.metrics import answers_of, average_precision, dense_targets, standard_error, top_k
 

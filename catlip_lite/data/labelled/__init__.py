@@ -1,0 +1,17 @@
+"""Labelled images by one address, ImageNet as it is downloaded or a folder of thirty pictures, and their evaluation views."""
+
+from .images import Boxes, LabelledImages
+from .layouts import load_labelled
+from .names import address_name, named_addresses
+from .views import all_views, batches_of_views, check_labelled
+
+__all__ = [
+    "Boxes",
+    "LabelledImages",
+    "address_name",
+    "all_views",
+    "batches_of_views",
+    "check_labelled",
+    "load_labelled",
+    "named_addresses",
+]

@@ -1,0 +1,250 @@
+"""Images with their labels as arrays: what every layout of `load_labelled` gives, and what its readers take.
+
+Nothing is decoded here; a million images take some 100 bytes each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...labels import LabelSet
+from ...labels.ragged import take_rows
+from .pointers import ImagePointers
+
+logger = logging.getLogger(__name__)
+
+UNDERSTOOD = (
+    "labelled images are a folder of class folders, WebDataset shards (.tar), tables (.parquet, .arrow, hf://…), COCO's "
+    "instances_….json, ImageNet's tars or folders, or a list (.txt, .csv, .tsv) of paths and labels"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The M annotated objects of a detection data set, in the order of their images.
+
+    image: int64 [M], which image, ascending. class_index: int64 [M]. xywh: float32 [M, 4], left, top, width and height in
+    pixels of the original image. crowd: bool [M], a box around many. size: int32 [M, 2], width and height of its image.
+    """
+
+    image: np.ndarray
+    class_index: np.ndarray
+    xywh: np.ndarray
+    crowd: np.ndarray
+    size: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def only(self, chosen: np.ndarray) -> Boxes:
+        """Some of the boxes, of the same images; chosen: bool [M]."""
+        return Boxes(self.image[chosen], self.class_index[chosen], self.xywh[chosen], self.crowd[chosen], self.size[chosen])
+
+    def take(self, rows: np.ndarray, num_images: int) -> Boxes:
+        """The boxes of some of num_images images, whose numbers become 0, 1, …; rows: int [n]."""
+        counts = np.bincount(self.image, minlength=num_images)
+        places, _ = take_rows(np.cumsum(counts), rows)
+        image = np.repeat(np.arange(len(rows), dtype=np.int64), counts[rows])
+        return Boxes(image, self.class_index[places], self.xywh[places], self.crowd[places], self.size[places])
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """N images with their labels, not yet read.
+
+    files: len(), name(i), read(i) -> encoded bytes. classes: C distinct names, in a known benchmark's official order, else
+    sorted. indices: int64 [M], the class indices of all images, end to end. counts: int64 [N], how many each image has: 1,
+    unless multi_label, where 0 is possible. groups: str [N] (dtype object, so that one long text does not widen all), where
+    each image comes from (e.g. its artist; "" if unknown).
+    fingerprint: 16 hex digits, of names, sizes, times of change and labels. boxes: of a detection data set.
+    """
+
+    files: ImagePointers
+    classes: list[str]
+    indices: np.ndarray
+    counts: np.ndarray
+    groups: np.ndarray
+    fingerprint: str
+    multi_label: bool = False
+    boxes: Boxes | None = None
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The class name of each image, str [N]. Raises ValueError for a multi-label set."""
+        self.expect_single_labels()
+        return np.array(self.classes, dtype=str)[self.indices]
+
+    def expect_single_labels(self) -> None:
+        """Raises ValueError for a multi-label set."""
+        if self.multi_label:
+            raise ValueError(
+                f"these images have lists of labels ({len(self.indices):,} labels on {len(self):,} images), where one label "
+                "an image is expected: give other data, or use notebook 10"
+            )
+
+    def take(self, rows: np.ndarray | Sequence[int]) -> LabelledImages:
+        """Some of the images, in the order of rows (indices or a mask); the classes stay."""
+        rows = np.asarray(rows)
+        if rows.dtype == bool:
+            rows = np.flatnonzero(rows)
+        rows = rows.astype(np.int64)
+        digest = hashlib.sha256(self.fingerprint.encode() + rows.tobytes())
+        return replace(
+            self,
+            files=self.files.take(rows),
+            indices=self.indices[take_rows(np.cumsum(self.counts), rows)[0]],
+            counts=self.counts[rows],
+            groups=self.groups[rows],
+            fingerprint=digest.hexdigest()[:16],
+            boxes=None if self.boxes is None else self.boxes.take(rows, len(self)),
+        )
+
+    def sample(self, most: int | None) -> LabelledImages:
+        """At most so many of the images, drawn at random with a fixed seed; None: all."""
+        if most is None or most >= len(self):
+            return self
+        return self.take(np.sort(np.random.default_rng(0).permutation(len(self))[:most]))
+
+    def of_classes(self, names: Sequence[str]) -> LabelledImages:
+        """The images of these classes, which become the classes in this order; of a multi-label set all images, with the labels
+        among these. Raises ValueError for names that are no class here."""
+        place = {name: i for i, name in enumerate(names)}
+        lacking = [name for name in names if name not in set(self.classes)]
+        if lacking or len(place) < len(names):
+            told = f"no classes of these images: {some(lacking)}" if lacking else "a class is named twice"
+            raise ValueError(f"{told}; they have {len(self.classes)}, such as {some(self.classes)}")
+        new_index = np.array([place.get(name, -1) for name in self.classes], dtype=np.int64)
+        kept = self if self.multi_label else self.take(new_index[self.indices] >= 0)
+        wanted = new_index[kept.indices] >= 0
+        image = np.repeat(np.arange(len(kept)), kept.counts)[wanted]
+        boxes = kept.boxes
+        if boxes is not None:
+            boxes = boxes.only(new_index[boxes.class_index] >= 0)
+            boxes = replace(boxes, class_index=new_index[boxes.class_index])
+        digest = hashlib.sha256("\n".join([kept.fingerprint, *names]).encode("utf-8", "surrogateescape"))
+        return replace(
+            kept,
+            classes=list(names),
+            indices=new_index[kept.indices][wanted],
+            counts=np.bincount(image, minlength=len(kept)),
+            fingerprint=digest.hexdigest()[:16],
+            boxes=boxes,
+        )
+
+    def present(self) -> list[str]:
+        """The classes that have at least one image here, in order."""
+        there = np.bincount(self.indices, minlength=len(self.classes)) > 0
+        return [name for name, found in zip(self.classes, there, strict=True) if found]
+
+
+def labelled_images(
+    files: ImagePointers,
+    classes: Sequence[str],
+    indices: np.ndarray,
+    stamps: Sequence[np.ndarray | bytes],
+    *,
+    counts: np.ndarray | None = None,
+    groups: Sequence[str] | None = None,
+    boxes: Boxes | None = None,
+) -> LabelledImages:
+    """Labelled images with their fingerprint.
+
+    stamps: what the fingerprint is of besides the labels. counts: given for multi-label sets alone. groups: None if unknown.
+    """
+    multi_label, indices = counts is not None, np.asarray(indices, dtype=np.int64)
+    counts = np.ones(len(files), np.int64) if counts is None else np.asarray(counts, dtype=np.int64)
+    groups, same = ["" for _ in range(len(files))] if groups is None else groups, {}
+    groups = np.array([same.setdefault(str(group), str(group)) for group in groups], dtype=object)
+    digest = hashlib.sha256("\n".join([*classes, "", *groups.tolist()]).encode("utf-8", "surrogateescape"))
+    for part in (indices, counts, *stamps):
+        digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
+    return LabelledImages(files, list(classes), indices, counts, groups, digest.hexdigest()[:16], multi_label, boxes)
+
+
+def joined(parts: Sequence[LabelledImages], names: Sequence[str]) -> LabelledImages:
+    """Several sets, one after the other, over the classes of all. names: what messages call them."""
+    if len(parts) == 1:
+        return parts[0]
+    kinds = {part.multi_label: name for part, name in zip(parts, names, strict=True)}
+    if len(kinds) > 1:
+        raise ValueError(f"{kinds[True]} has lists of labels, {kinds[False]} one label an image: give sets of one kind")
+    classes = merged_classes([part.classes for part in parts])
+    refuse_alike(classes, " + ".join(names))
+    place = {name: i for i, name in enumerate(classes)}
+    maps = [np.array([place[name] for name in part.classes], dtype=np.int64) for part in parts]
+    boxes = [part.boxes for part in parts]
+    starts = np.cumsum([0, *map(len, parts)])
+    all_boxes = None
+    if all(b is not None for b in boxes):
+        all_boxes = Boxes(
+            np.concatenate([b.image + start for b, start in zip(boxes, starts, strict=False)]),
+            np.concatenate([to[b.class_index] for b, to in zip(boxes, maps, strict=True)]),
+            np.concatenate([b.xywh for b in boxes]),
+            np.concatenate([b.crowd for b in boxes]),
+            np.concatenate([b.size for b in boxes]),
+        )
+    return labelled_images(
+        ImagePointers.joined([part.files for part in parts]),
+        classes,
+        np.concatenate([to[part.indices] for part, to in zip(parts, maps, strict=True)]),
+        [part.fingerprint.encode() for part in parts],
+        counts=np.concatenate([part.counts for part in parts]) if parts[0].multi_label else None,
+        groups=np.concatenate([part.groups for part in parts]),
+        boxes=all_boxes,
+    )
+
+
+def merged_classes(lists: Sequence[Sequence[str]]) -> list[str]:
+    """The classes of all lists: the order of a list that has them all is kept, else they are ordered anew."""
+    everything = set().union(*lists)
+    whole = next((list(names) for names in lists if len(names) == len(everything)), None)
+    return whole or ordered_classes(everything)
+
+
+def ordered_classes(names: set[str] | Sequence[str]) -> list[str]:
+    """Class names in the official order if they are all those of COCO or Places365; else sorted, numbers by value."""
+    names = set(names)
+    for benchmark in ("coco-80", "places365"):
+        official = LabelSet.load(benchmark).names
+        if names == set(official):
+            return list(official)
+    return sorted(names, key=lambda name: (int(name), name)) if all(name.isdecimal() for name in names) else sorted(names)
+
+
+def refuse_alike(classes: Sequence[str], where: str) -> None:
+    """Raises ValueError, naming both, if two classes differ only in case or in the way that spaces are written.
+
+    Single characters are taken as they are: those of handwriting ("A" and "a") are distinct classes.
+    """
+    seen = {}
+    for name in classes:
+        plain = name if len(name) == 1 else " ".join(name.replace("_", " ").split()).casefold()
+        if plain in seen:
+            raise ValueError(f"{where}: the classes {seen[plain]!r} and {name!r} differ only in spelling: give one of them up")
+        seen[plain] = name
+
+
+def resolved(paths: Sequence[Path]) -> bytes:
+    """Where files or folders really lie, for fingerprints: those of equal names, sizes and times elsewhere are others."""
+    return b"\0".join(os.fsencode(path.resolve()) for path in paths)
+
+
+def counted(times: Counter) -> str:
+    """ ".txt (3), .xml (2)", the most frequent first."""
+    return some([f"{what} ({n:,})" for what, n in times.most_common()])
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(map(str, names[:most])) + (f", … {len(names) - most:,} more" if len(names) > most else "")

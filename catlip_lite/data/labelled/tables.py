@@ -1,0 +1,67 @@
+"""Tables with an image and a label column, as Hugging Face keeps data sets → `LabelledImages`; images stay unread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..addresses import HUB, HUB_FILES, TABLES, find_files
+from ..tables import class_names, features_of, image_column, open_table
+from .images import LabelledImages, resolved
+from .pointers import ImagePointers, stamp_of
+from .values import Wanted, from_values
+
+
+def holds_tables(path: str) -> bool:
+    """Whether it is a table, a folder or pattern of tables, what `save_to_disk` or `push_to_hub` wrote, or on the hub.
+
+    A folder that also holds tars is one of shards: img2dataset writes a table without images beside each.
+    """
+    if path.endswith(TABLES) or (path.startswith(HUB) and not path.startswith(HUB_FILES)):
+        return True
+    if "://" in path:
+        try:
+            return find_files(path, (".tar", *TABLES))[0].suffix in TABLES
+        except (FileNotFoundError, ValueError) as error:  # nothing of the kind, or several splits
+            return isinstance(error, ValueError)
+    folder, names = Path(path), ("*.parquet", "*.arrow", "data/*.parquet", "dataset_dict.json")
+    return folder.is_dir() and not any(folder.glob("*.tar")) and any(any(folder.glob(name)) for name in names)
+
+
+def table_images(wanted: Wanted) -> LabelledImages:
+    """The labelled images of tables: see `load_labelled`. Raises FileNotFoundError or ValueError."""
+    chosen, selection = wanted.selection.without("split", "config")
+    try:
+        files = find_files(f"{wanted.path}#{chosen}" if chosen else wanted.path, TABLES, what="labelled images")
+    except ValueError:  # not a split of files, but a column of that name, perhaps
+        if wanted.path.startswith(HUB) or not chosen:
+            raise
+        files, selection = find_files(wanted.path, TABLES, what="labelled images"), wanted.selection
+    fields = list(dict.fromkeys([wanted.label_field, wanted.group_field, *selection.fields]))
+    paths = [file.opening_address for file in files]
+    stamps = [stamp_of(path) for path in paths]  # before they are read
+    values, places, columns, schema = {name: [] for name in fields}, [], [], None
+    for number, file in enumerate(files):
+        with open_table(file) as table:
+            schema = schema or table.schema
+            columns.append(image_column(wanted.path, table.schema))
+            found = table.read([name for name in fields if name in table.schema.names])
+            within = [np.stack([np.full(n, group), np.arange(n)], axis=1) for group, n in enumerate(table.groups)]
+            rows = np.concatenate([np.zeros((0, 2), int), *within])
+        for name in fields:
+            here = found.column(name).to_pylist() if name in found.column_names else [None] * len(rows)
+            values[name].extend(here)
+        places.append(np.concatenate([np.full((len(rows), 1), number), rows], axis=1).astype(np.int32))
+    places = np.concatenate(places)
+    if not len(places):
+        raise ValueError(f"{wanted.path}: its {len(paths)} table(s) have no rows")
+    of_files = resolved(map(Path, paths)) if files[0].is_local else "\n".join(paths).encode()
+    return from_values(
+        ImagePointers.of_tables(paths, stamps, columns, places[:, 0].copy(), places[:, 1:].astype(np.int64)),
+        values,
+        Wanted(wanted.path, selection, wanted.label_field, wanted.group_field),
+        there=f"as a column, which are {', '.join(schema.names)}",
+        names_of_numbers=class_names(features_of(schema).get(wanted.label_field)),
+        stamps=[places, of_files, np.array(stamps)],
+    )
