@@ -15,6 +15,7 @@ import torch
 from ..orphans import stop_with_parent
 
 PATIENCE = 5.0  # seconds that a process gets to end by itself: it may have copies of shards to delete
+MOST_AHEAD = 256  # items on their way to a worker: of some hundreds, none waits for room in the pipe while it waits, too
 
 
 class WorkerDied(RuntimeError):
@@ -34,7 +35,7 @@ def by_processes(work: Callable, items: Iterable, workers: int, ahead: int, told
         return
     # A fork needs no copy of what is to be read; elsewhere than on Linux, it is not safe.
     context = torch.multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    started = [_start(context, work) for _ in range(workers)]
+    started, ahead = [_start(context, work) for _ in range(workers)], min(ahead, MOST_AHEAD)
     turn, in_hand = cycle(started), deque()
     try:
         for item in items:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..data.addresses import Address
 from ..data.labelled import LabelledImages, address_name, load_labelled, named_addresses
-from ..data.labelled.images import joined, some
+from ..data.labelled.images import joined, refuse_alike, some
 from ..labels import LabelSet
 from ..labels.borrowing import Borrowed
 from ..labels.borrowing import borrow as borrow_rows
@@ -168,6 +168,7 @@ def open_task(
 def _shared_classes(images: LabelledImages, test: LabelledImages, name: str) -> list[str]:
     """Classes that both have images of, in the order of the labelled images; what only one side has is told."""
     have, asked = images.present(), test.present()
+    refuse_alike(list(dict.fromkeys([*have, *asked])), f"the labelled images and {name}")
     shared = [label for label in have if label in set(asked)]
     for names, where in (
         (set(asked) - set(shared), f"only {name} has"),

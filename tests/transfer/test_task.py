@@ -81,6 +81,12 @@ def test_fewer_than_two_classes_in_common_are_refused(model, folders):
         open_task(model, labelled, test)
 
 
+def test_classes_that_differ_in_case_alone_are_told_before_they_are_left_out(model, folders):
+    labelled, test = folders("a", {"apple": 1, "Dog": 1, "cat": 1}), folders("b", {"apple": 1, "dog": 1, "cat": 1})
+    with pytest.raises(ValueError, match="the labelled images and b: the classes 'Dog' and 'dog' differ only in spelling"):
+        open_task(model, labelled, test)
+
+
 def test_a_further_test_without_any_class_is_refused(model, folders):
     parts = folders("a", {"apple": 1, "dog": 1}), folders("b", {"apple": 1, "dog": 1}), folders("c", {"zebra": 1, "yak": 1})
     with pytest.raises(ValueError, match="c has no image of the task's 2 classes, its own are such as yak, zebra"):

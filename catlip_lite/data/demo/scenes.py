@@ -12,8 +12,6 @@ from __future__ import annotations
 import io
 import json
 import random
-import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -24,7 +22,7 @@ from PIL import Image, ImageChops
 from ...cache import cache_folder
 from ..shards import read_shard
 from .drawings import VERSION as VERSION_OF_DRAWINGS
-from .drawings import demo_folder
+from .drawings import demo_folder, whole_folder
 
 VERSION = f"1-{VERSION_OF_DRAWINGS}"  # raise the first number when the scenes change; each version has its own folder
 SCENES = {"train": 1500, "test": 500}
@@ -40,6 +38,8 @@ DRAWINGS = (2, 5)  # least and most on a page
 SIDES = (28, 60)  # of a drawing, pixels
 MOST_OVERLAP = 0.1  # of the smaller of two boxes
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+
 
 def scenes_annotations(split: str) -> Path:
     """The COCO file of a split ("train" or "test"), composing the scenes first if they are not in the cache.
@@ -50,28 +50,15 @@ def scenes_annotations(split: str) -> Path:
         raise ValueError(f"the demo has no scenes {split!r}: choose one of {', '.join(SCENES)}")
     folder = cache_folder() / f"demo-scenes-{VERSION}"
     if not folder.is_dir():
-        build_scenes(folder)
+        drawings = {part: _drawings(sources) for part, sources in SPLITS.items()}
+        labels = scene_labels(drawings)
+        with whole_folder(folder) as staging:
+            (staging / "annotations").mkdir()
+            for part, count in SCENES.items():
+                (staging / part).mkdir()
+                annotations = write_scenes(staging / part, {name: drawings[part][name] for name in labels}, count, part)
+                (staging / "annotations" / f"instances_{part}.json").write_text(json.dumps(annotations))
     return folder / "annotations" / f"instances_{split}.json"
-
-
-def build_scenes(destination: Path, scenes: Mapping[str, int] = SCENES) -> None:
-    """Compose so many scenes a split in `destination`; it appears complete or not at all."""
-    drawings = {split: _drawings(parts) for split, parts in SPLITS.items()}
-    labels = scene_labels(drawings)
-    staging = Path(tempfile.mkdtemp(dir=destination.parent, prefix=".demo-scenes-"))
-    try:
-        (staging / "annotations").mkdir()
-        for split, count in scenes.items():
-            (staging / split).mkdir()
-            annotations = write_scenes(staging / split, {name: drawings[split][name] for name in labels}, count, split)
-            (staging / "annotations" / f"instances_{split}.json").write_text(json.dumps(annotations))
-        staging.chmod(0o755)
-        staging.rename(destination)
-    except OSError:
-        if not destination.is_dir():  # unless another process was first
-            raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def scene_labels(drawings: Mapping[str, Mapping[str, Sequence[bytes]]]) -> list[str]:
@@ -98,7 +85,7 @@ def write_scenes(folder: Path, drawings: Mapping[str, Sequence[bytes]], count: i
         file_name = f"{number:06d}.png"
         page.save(folder / file_name)
         images.append({"id": number, "file_name": file_name, "width": page.width, "height": page.height})
-        for label, (left, top, right, bottom) in placed:
+        for label, (left, top, right, bottom) in placed.items():
             w, h = right - left, bottom - top
             facts = {"id": len(annotations) + 1, "image_id": number, "category_id": categories[label]}
             annotations.append({**facts, "bbox": [left, top, w, h], "area": w * h, "iscrowd": 0})
@@ -122,26 +109,26 @@ def _drawings(parts: Sequence[str]) -> dict[str, list[bytes]]:
 
 def _compose(
     rng: random.Random, drawings: Mapping[str, Sequence[Image.Image]], weights: Sequence[float]
-) -> tuple[Image.Image, list[tuple[str, tuple[int, int, int, int]]]]:
-    """A page and what lies on it: label and box (left, top, right, bottom) of each drawing."""
+) -> tuple[Image.Image, dict[str, Box]]:
+    """A page, and the box of each drawing on it by its label."""
     size = rng.choice(PAGES)
     page = Image.new("RGB", size, tuple(rng.randint(205, 255) for _ in range(3)))
-    wanted, placed = rng.randint(*DRAWINGS), []
+    wanted, placed = rng.randint(*DRAWINGS), {}
     for _ in range(40 * wanted):
         if len(placed) == wanted:
             break
         (label,) = rng.choices(list(drawings), weights)
-        if label in {name for name, _ in placed}:
+        if label in placed:
             continue
         drawing = rng.choice(drawings[label])
         scale = rng.uniform(*SIDES) / max(drawing.size)
         w, h = (max(4, round(side * scale)) for side in drawing.size)
         left, top = rng.randint(0, size[0] - w), rng.randint(0, size[1] - h)
         box = (left, top, left + w, top + h)
-        if all(_overlap(box, other) <= MOST_OVERLAP for _, other in placed):
+        if all(_overlap(box, other) <= MOST_OVERLAP for other in placed.values()):
             # White ground takes the page's colour, as ink on paper does.
             page.paste(ImageChops.multiply(page.crop(box), drawing.resize((w, h), Image.Resampling.BILINEAR)), box)
-            placed.append((label, box))
+            placed[label] = box
     return page, placed
 
 
@@ -152,7 +139,7 @@ def _ink(picture: bytes) -> Image.Image | None:
     return drawing.crop(box) if box else None
 
 
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
+def _overlap(a: Box, b: Box) -> float:
     """Area that two boxes share, as a share of the smaller one's."""
     w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))

@@ -1,8 +1,7 @@
 """Labelled images by one address, ImageNet as it is downloaded or a folder of thirty pictures, and their evaluation views."""
 
 from .images import Boxes, LabelledImages
-from .layouts import load_labelled
-from .names import address_name, named_addresses
+from .layouts import address_name, load_labelled, named_addresses
 from .views import all_views, batches_of_views, check_labelled
 
 __all__ = [

@@ -9,13 +9,12 @@ from left to right and from top to bottom, as `torch.nn.functional.affine_grid` 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 import numpy as np
 
 from ..images import Evaluation
-from .images import Boxes, LabelledImages
+from .images import Boxes, LabelledImages, digest
 
 LABELS_OF = ("image", "view")
 # An object counts as seen while so much of its box is in view, or while it fills so much of the view (a face, of a person from
@@ -31,10 +30,9 @@ def crop_looks(boxes: np.ndarray, sizes: np.ndarray, flipped: np.ndarray | None 
 
     flipped: bool [B], views that are mirrored. float32 [B, 2, 3].
     """
-    centre = (2 * boxes[:, :2] + boxes[:, 2:]) / sizes - 1
     looks = np.zeros((len(boxes), 2, 3), np.float32)
     looks[:, [0, 1], [0, 1]] = boxes[:, 2:] / sizes
-    looks[:, :, 2] = centre
+    looks[:, :, 2] = (2 * boxes[:, :2] + boxes[:, 2:]) / sizes - 1
     if flipped is not None:
         looks[flipped, 0, 0] *= -1
     return looks
@@ -74,7 +72,10 @@ def labels_in_view(boxes: Boxes, looks: np.ndarray, *, least_visible: float = LE
     the view; a crowd, whose members are smaller than its box, while a quarter of the view is crowd. A label is named once a
     view, in ascending order.
     """
-    return _seen(boxes, looks[boxes.image], least_visible)
+    of_box, of_view = visible_shares(boxes, looks[boxes.image])
+    seen = (of_box >= least_visible) | (of_view >= np.where(boxes.crowd, LEAST_FILLED / 2, LEAST_FILLED))
+    pairs = np.unique(np.stack([boxes.image[seen], boxes.class_index[seen]], axis=1), axis=0)
+    return pairs[:, 1], pairs[:, 0]
 
 
 def labels_of_views(images: LabelledImages, evaluation: Evaluation, *, least_visible: float = LEAST_VISIBLE) -> LabelledImages:
@@ -83,10 +84,12 @@ def labels_of_views(images: LabelledImages, evaluation: Evaluation, *, least_vis
     Raises ValueError for images without boxes, or a least_visible that is no share.
     """
     check_boxes(images, least_visible)
-    indices, rows = _seen(images.boxes, evaluation_looks(images.boxes.size, evaluation), least_visible)
-    digest = hashlib.sha256(f"{images.fingerprint} {evaluation} {least_visible}".encode())
-    counts = np.bincount(rows, minlength=len(images)).astype(np.int64)
-    return replace(images, indices=indices, counts=counts, fingerprint=digest.hexdigest()[:16])
+    looks = np.zeros((len(images), 2, 3), np.float32)  # of an image without boxes nothing needs to be known
+    looks[images.boxes.image] = evaluation_looks(images.boxes.size, evaluation)
+    indices, rows = labels_in_view(images.boxes, looks, least_visible=least_visible)
+    counts = np.bincount(rows, minlength=len(images))
+    fingerprint = digest([f"{images.fingerprint} {evaluation} {least_visible}"])
+    return replace(images, indices=indices, counts=counts, fingerprint=fingerprint)
 
 
 def check_boxes(images: LabelledImages, least_visible: float = LEAST_VISIBLE) -> None:
@@ -97,14 +100,6 @@ def check_boxes(images: LabelledImages, least_visible: float = LEAST_VISIBLE) ->
         raise ValueError("labels can follow the view only where the images' width and height are annotated: they are missing")
     if not 0 < least_visible <= 1:
         raise ValueError(f"least_visible={least_visible} must be a share of an object, above 0 and at most 1")
-
-
-def _seen(boxes: Boxes, looks: np.ndarray, least_visible: float) -> tuple[np.ndarray, np.ndarray]:
-    """Labels in view, and their images; looks [M, 2, 3], one a box."""
-    of_box, of_view = visible_shares(boxes, looks)
-    seen = (of_box >= least_visible) | (of_view >= np.where(boxes.crowd, LEAST_FILLED / 2, LEAST_FILLED))
-    pairs = np.unique(np.stack([boxes.image[seen], boxes.class_index[seen]], axis=1), axis=0)
-    return pairs[:, 1], pairs[:, 0]
 
 
 def _counted(middle: np.ndarray, half: np.ndarray, looks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

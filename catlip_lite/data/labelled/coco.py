@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..index_cache import cached_index
-from .folders import loose_images, present_files
-from .images import Boxes, LabelledImages, refuse_alike, some
+from .folders import folder_of_images, present_files
+from .images import Boxes, LabelledImages, kept_scan, labelled_images, some
+from .pointers import loose_files
 from .values import Wanted
 
 logger = logging.getLogger(__name__)
@@ -26,85 +26,54 @@ def coco_images(wanted: Wanted) -> LabelledImages:
 
     Classes are the categories by name, in the order of their ids. Images without any object have no label. The images lie in
     a folder of the file's second name (val2017 of instances_val2017) or `images`, one folder up or beside; else in either.
-    Raises ValueError for a file of another kind and, unless selection skips them, for images that are not there.
+    Raises ValueError for a file of another kind and, unless they are to be skipped, FileNotFoundError for missing images.
     """
-    path, selection = Path(wanted.path), wanted.selection
-    if selection.wanted:
-        raise ValueError(f"{path}: annotations have no field {selection.fields[0]!r} to select by: leave out the #")
-    table = cached_index(path, "coco", lambda: _arrays(path))
-    names, classes = (json.loads(table[name].tobytes()) for name in ("names", "classes"))
-    refuse_alike(classes, str(path))
-    folder = _image_folder(path, names[0])
-    facts, rows = present_files(folder, names, selection, str(path))
+    path = Path(wanted.path)
+    if wanted.selection:
+        raise ValueError(f"{path}: annotations have no field {next(iter(wanted.selection))!r} to select by: leave out the #")
+    table, (names, classes) = kept_scan(path, "coco 2", lambda: _scan(path))
+    above, here, split = path.parent.parent, path.parent, path.stem.split("_", 1)[-1]
+    named = [base / name for base in (above, here) for name in (split, f"images/{split}", "images")]
+    folder = folder_of_images(path, names[0], named, [above, here])
+    facts, rows = present_files(folder, names, str(path), skip_missing=wanted.skip_missing)
     boxes = Boxes(*(table[name] for name in ("image", "class_index", "xywh", "crowd", "size"))).take(rows, len(names))
     pairs = np.unique(np.stack([boxes.image, boxes.class_index]), axis=1)
     counts = np.bincount(pairs[0], minlength=len(rows))
     if (counts == 0).any():
         logger.info("%s: %d of %d images have no object", path, (counts == 0).sum(), len(rows))
-    files = [(names[i], *fact) for i, fact in zip(rows.tolist(), facts.tolist(), strict=True)]
-    return loose_images(folder, classes, pairs[1], files, counts=counts, boxes=boxes)
+    files, stamps = loose_files(folder, [names[i] for i in rows.tolist()], facts)
+    return labelled_images(files, classes, pairs[1], stamps, counts=counts, boxes=boxes)
 
 
-class _Dangling(ValueError):
-    """An annotation of something that the file does not have."""
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The file's contents as arrays; json takes its time for the half gigabyte of the training set."""
+def _scan(path: Path) -> tuple[dict[str, np.ndarray], tuple[list[str], list[str]]]:
+    """Boxes as arrays; names of images and of classes. The half gigabyte of the training set takes json its time."""
     try:
         content = json.loads(path.read_bytes())
+        images, objects = content["images"], content["annotations"]
         categories = sorted(content["categories"], key=lambda category: category["id"])
-        index = {category["id"]: i for i, category in enumerate(categories)}
-        row = {image["id"]: i for i, image in enumerate(content["images"])}
-        objects = content["annotations"]
-        _check_references(path, objects, {"image_id": ("images", row), "category_id": ("categories", index)})
-        image = np.array([row[one["image_id"]] for one in objects], dtype=np.int64)
-        class_index = np.array([index[one["category_id"]] for one in objects], dtype=np.int64)
+        places = {}
+        for what, known in (("image_id", images), ("category_id", categories)):
+            place = {one["id"]: i for i, one in enumerate(known)}
+            places[what] = np.array([place.get(one[what], -1) for one in objects], dtype=np.int64)
         xywh = np.array([one["bbox"] for one in objects], dtype=np.float32).reshape(-1, 4)
         crowd = np.array([bool(one.get("iscrowd", 0)) for one in objects], dtype=bool)
-        names = [entry["file_name"] for entry in content["images"]]
-        sizes = np.array([(entry.get("width", 0), entry.get("height", 0)) for entry in content["images"]], dtype=np.int32)
-        classes = [category["name"] for category in categories]
-    except _Dangling:
-        raise
+        sizes = np.array([(one.get("width", 0), one.get("height", 0)) for one in images], dtype=np.int32)
+        names = [one["file_name"] for one in images], [category["name"] for category in categories]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} holds no COCO detection annotations ({type(error).__name__}: {error}): they have images, categories and "
             "annotations with image_id, category_id and bbox, as instances_val2017.json"
         ) from error
-    if not names:
+    if not images:
         raise ValueError(f"{path} names no image")
-    order = np.argsort(image, kind="stable")
-    return {
-        "image": image[order],
-        "class_index": class_index[order],
-        "xywh": xywh[order],
-        "crowd": crowd[order],
-        "size": sizes[image[order]],
-        "names": np.frombuffer(json.dumps(names).encode(), np.uint8),
-        "classes": np.frombuffer(json.dumps(classes).encode(), np.uint8),
-    }
-
-
-def _check_references(path: Path, objects: list[dict], known: dict[str, tuple[str, dict]]) -> None:
-    """Raises ValueError if objects are of images or categories that the file does not have."""
-    for field, (told, ids) in known.items():
-        lost = [one[field] for one in objects if one[field] not in ids]
+    for what, told, known in (("image_id", "images", images), ("category_id", "categories", categories)):
+        lost = [objects[i][what] for i in np.flatnonzero(places[what] < 0).tolist()]
         if lost:
-            raise _Dangling(
-                f"{path}: {len(lost):,} of {len(objects):,} annotations have {field}s that are not among its {len(ids):,} "
+            raise ValueError(
+                f"{path}: {len(lost):,} of {len(objects):,} annotations have {what}s that are not among its {len(known):,} "
                 f"{told} (the first: {some(list(dict.fromkeys(lost)))}): they are of another file, or this one was cut"
             )
-
-
-def _image_folder(path: Path, first: str) -> Path:
-    split = path.stem.split("_", 1)[-1]
-    above, here = path.parent.parent, path.parent
-    places = [base / name for base in (above, here) for name in (split, f"images/{split}", "images", "")]
-    found = next((place for place in places if (place / first).is_file()), None)
-    named = next((place for place in places[:-1] if place.is_dir() and place not in (above, here)), None)
-    if found or named:
-        return found or named
-    raise FileNotFoundError(
-        f"{path}: its first image, {first}, is in none of {', '.join(map(str, places))}: put the images there"
-    )
+    order = np.argsort(places["image_id"], kind="stable")
+    image, class_index = places["image_id"][order], places["category_id"][order]
+    arrays = {"image": image, "class_index": class_index, "xywh": xywh[order], "crowd": crowd[order], "size": sizes[image]}
+    return arrays, names

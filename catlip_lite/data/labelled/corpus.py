@@ -23,7 +23,7 @@ def class_targets(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
     """The classes that labelled images come with."""
     none = np.empty(0, np.int32)
     classes = [none if sample.skipped else sample.classes for sample in samples]
-    return np.concatenate([none, *classes]), np.array([len(found) for found in classes], np.int64)
+    return np.concatenate([none, *classes]), np.array(list(map(len, classes)), np.int64)
 
 
 class LabelledCorpus(Loader):
@@ -72,17 +72,13 @@ class LabelledCorpus(Loader):
         else:
             sizes = np.ones((len(spec), 2), np.int64)  # of an image without boxes nothing needs to be known
             sizes[boxes.image] = boxes.size
-            looks = self._crop_looks(spec, sizes)
+            crops, flipped = [], []
+            for position, (width, height) in zip(self.reading.positions(spec).tolist(), sizes.tolist(), strict=True):
+                rng = self.reading.random(position)
+                crops.append(random_crop_box(width, height, how.crop_scale, how.crop_ratio, rng))
+                flipped.append(rng.random() < how.flip)
+            looks = crop_looks(np.array(crops), sizes, np.array(flipped))
         return labels_in_view(boxes, looks, least_visible=self.least_visible)
-
-    def _crop_looks(self, spec: BatchSpec, sizes: np.ndarray) -> np.ndarray:
-        """What the crops of a micro-batch show of images of these sizes (int [B, 2]): looks float32 [B, 2, 3], see `boxes`."""
-        crops, flipped, how = [], [], self.augmentation
-        for position, (width, height) in zip(self.reading.positions(spec).tolist(), sizes.tolist(), strict=True):
-            rng = self.reading.random(position)
-            crops.append(random_crop_box(width, height, how.crop_scale, how.crop_ratio, rng))
-            flipped.append(rng.random() < how.flip)
-        return crop_looks(np.array(crops), sizes, np.array(flipped))
 
 
 class LabelledStream:
@@ -128,12 +124,8 @@ def runs_of(files: ImagePointers) -> tuple[np.ndarray, np.ndarray, bool]:
     runs = files.runs()
     alone = np.flatnonzero(runs < 0)
     if len(alone) == len(files):
-        starts = np.arange(RUN, len(files), RUN)
-        return np.diff([0, *starts, len(files)]), np.arange(len(files), dtype=np.int64), False
-    if len(alone):
-        together = np.sort(runs[runs >= 0])
-        dealt = np.random.default_rng(0).permutation(alone)
-        runs = runs.copy()
+        runs = np.arange(len(files)) // RUN
+    elif len(alone):
+        together, dealt = np.sort(runs[runs >= 0]), np.random.default_rng(0).permutation(alone)
         runs[dealt] = together[np.arange(len(alone)) * len(together) // len(alone)]
-    rows = np.argsort(runs, kind="stable")
-    return np.unique(runs, return_counts=True)[1], rows, True
+    return np.unique(runs, return_counts=True)[1], np.argsort(runs, kind="stable"), len(alone) < len(files)

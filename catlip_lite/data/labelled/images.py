@@ -6,20 +6,21 @@ Nothing is decoded here; a million images take some 100 bytes each.
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
+import json
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...labels import LabelSet
 from ...labels.ragged import take_rows
+from ..index_cache import cached_index
 from .pointers import ImagePointers
-
-logger = logging.getLogger(__name__)
 
 UNDERSTOOD = (
     "labelled images are a folder of class folders, WebDataset shards (.tar), tables (.parquet, .arrow, hf://…), COCO's "
@@ -45,15 +46,14 @@ class Boxes:
         return len(self.image)
 
     def only(self, chosen: np.ndarray) -> Boxes:
-        """Some of the boxes, of the same images; chosen: bool [M]."""
+        """Some of the boxes, of the same images; chosen: bool [M] or int [m]."""
         return Boxes(self.image[chosen], self.class_index[chosen], self.xywh[chosen], self.crowd[chosen], self.size[chosen])
 
     def take(self, rows: np.ndarray, num_images: int) -> Boxes:
         """The boxes of some of num_images images, whose numbers become 0, 1, …; rows: int [n]."""
         counts = np.bincount(self.image, minlength=num_images)
-        places, _ = take_rows(np.cumsum(counts), rows)
         image = np.repeat(np.arange(len(rows), dtype=np.int64), counts[rows])
-        return Boxes(image, self.class_index[places], self.xywh[places], self.crowd[places], self.size[places])
+        return replace(self.only(take_rows(np.cumsum(counts), rows)[0]), image=image)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,17 +96,14 @@ class LabelledImages:
     def take(self, rows: np.ndarray | Sequence[int]) -> LabelledImages:
         """Some of the images, in the order of rows (indices or a mask); the classes stay."""
         rows = np.asarray(rows)
-        if rows.dtype == bool:
-            rows = np.flatnonzero(rows)
-        rows = rows.astype(np.int64)
-        digest = hashlib.sha256(self.fingerprint.encode() + rows.tobytes())
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         return replace(
             self,
             files=self.files.take(rows),
             indices=self.indices[take_rows(np.cumsum(self.counts), rows)[0]],
             counts=self.counts[rows],
             groups=self.groups[rows],
-            fingerprint=digest.hexdigest()[:16],
+            fingerprint=digest([self.fingerprint, rows]),
             boxes=None if self.boxes is None else self.boxes.take(rows, len(self)),
         )
 
@@ -126,26 +123,23 @@ class LabelledImages:
             raise ValueError(f"{told}; they have {len(self.classes)}, such as {some(self.classes)}")
         new_index = np.array([place.get(name, -1) for name in self.classes], dtype=np.int64)
         kept = self if self.multi_label else self.take(new_index[self.indices] >= 0)
-        wanted = new_index[kept.indices] >= 0
-        image = np.repeat(np.arange(len(kept)), kept.counts)[wanted]
-        boxes = kept.boxes
+        indices, boxes = new_index[kept.indices], kept.boxes
+        image = np.repeat(np.arange(len(kept)), kept.counts)[indices >= 0]
         if boxes is not None:
-            boxes = boxes.only(new_index[boxes.class_index] >= 0)
             boxes = replace(boxes, class_index=new_index[boxes.class_index])
-        digest = hashlib.sha256("\n".join([kept.fingerprint, *names]).encode("utf-8", "surrogateescape"))
+            boxes = boxes.only(boxes.class_index >= 0)
         return replace(
             kept,
             classes=list(names),
-            indices=new_index[kept.indices][wanted],
+            indices=indices[indices >= 0],
             counts=np.bincount(image, minlength=len(kept)),
-            fingerprint=digest.hexdigest()[:16],
+            fingerprint=digest(["\n".join([kept.fingerprint, *names])]),
             boxes=boxes,
         )
 
     def present(self) -> list[str]:
         """The classes that have at least one image here, in order."""
-        there = np.bincount(self.indices, minlength=len(self.classes)) > 0
-        return [name for name, found in zip(self.classes, there, strict=True) if found]
+        return [self.classes[i] for i in np.unique(self.indices).tolist()]
 
 
 def labelled_images(
@@ -163,36 +157,35 @@ def labelled_images(
     stamps: what the fingerprint is of besides the labels. counts: given for multi-label sets alone. groups: None if unknown.
     """
     multi_label, indices = counts is not None, np.asarray(indices, dtype=np.int64)
-    counts = np.ones(len(files), np.int64) if counts is None else np.asarray(counts, dtype=np.int64)
-    groups, same = ["" for _ in range(len(files))] if groups is None else groups, {}
-    groups = np.array([same.setdefault(str(group), str(group)) for group in groups], dtype=object)
-    digest = hashlib.sha256("\n".join([*classes, "", *groups.tolist()]).encode("utf-8", "surrogateescape"))
-    for part in (indices, counts, *stamps):
-        digest.update(part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes())
-    return LabelledImages(files, list(classes), indices, counts, groups, digest.hexdigest()[:16], multi_label, boxes)
+    counts = np.asarray(counts if multi_label else np.ones(len(files)), dtype=np.int64)
+    groups = np.array([""] * len(files) if groups is None else [sys.intern(group) for group in groups], dtype=object)
+    fingerprint = digest(["\n".join([*classes, "", *groups]), indices, counts, *stamps])
+    return LabelledImages(files, list(classes), indices, counts, groups, fingerprint, multi_label, boxes)
 
 
 def joined(parts: Sequence[LabelledImages], names: Sequence[str]) -> LabelledImages:
-    """Several sets, one after the other, over the classes of all. names: what messages call them."""
-    if len(parts) == 1:
-        return parts[0]
+    """Several sets, one after the other, over the classes of all, in the order of a part that has them all, else ordered anew.
+
+    names: what messages call them. Raises ValueError for sets of different kinds, and for classes that are spelled alike.
+    """
     kinds = {part.multi_label: name for part, name in zip(parts, names, strict=True)}
     if len(kinds) > 1:
         raise ValueError(f"{kinds[True]} has lists of labels, {kinds[False]} one label an image: give sets of one kind")
-    classes = merged_classes([part.classes for part in parts])
+    everything = set().union(*(part.classes for part in parts))
+    classes = next((part.classes for part in parts if len(part.classes) >= len(everything)), None)
+    classes = classes or ordered_classes(everything)
     refuse_alike(classes, " + ".join(names))
+    if len(parts) == 1:
+        return parts[0]
     place = {name: i for i, name in enumerate(classes)}
     maps = [np.array([place[name] for name in part.classes], dtype=np.int64) for part in parts]
-    boxes = [part.boxes for part in parts]
-    starts = np.cumsum([0, *map(len, parts)])
-    all_boxes = None
-    if all(b is not None for b in boxes):
-        all_boxes = Boxes(
-            np.concatenate([b.image + start for b, start in zip(boxes, starts, strict=False)]),
-            np.concatenate([to[b.class_index] for b, to in zip(boxes, maps, strict=True)]),
-            np.concatenate([b.xywh for b in boxes]),
-            np.concatenate([b.crowd for b in boxes]),
-            np.concatenate([b.size for b in boxes]),
+    boxes = None
+    if all(part.boxes is not None for part in parts):
+        starts = np.cumsum([0, *map(len, parts[:-1])])
+        boxes = Boxes(
+            np.concatenate([part.boxes.image + start for part, start in zip(parts, starts, strict=True)]),
+            np.concatenate([to[part.boxes.class_index] for part, to in zip(parts, maps, strict=True)]),
+            *(np.concatenate([getattr(part.boxes, name) for part in parts]) for name in ("xywh", "crowd", "size")),
         )
     return labelled_images(
         ImagePointers.joined([part.files for part in parts]),
@@ -200,19 +193,12 @@ def joined(parts: Sequence[LabelledImages], names: Sequence[str]) -> LabelledIma
         np.concatenate([to[part.indices] for part, to in zip(parts, maps, strict=True)]),
         [part.fingerprint.encode() for part in parts],
         counts=np.concatenate([part.counts for part in parts]) if parts[0].multi_label else None,
-        groups=np.concatenate([part.groups for part in parts]),
-        boxes=all_boxes,
+        groups=list(chain.from_iterable(part.groups for part in parts)),
+        boxes=boxes,
     )
 
 
-def merged_classes(lists: Sequence[Sequence[str]]) -> list[str]:
-    """The classes of all lists: the order of a list that has them all is kept, else they are ordered anew."""
-    everything = set().union(*lists)
-    whole = next((list(names) for names in lists if len(names) == len(everything)), None)
-    return whole or ordered_classes(everything)
-
-
-def ordered_classes(names: set[str] | Sequence[str]) -> list[str]:
+def ordered_classes(names: Iterable[str]) -> list[str]:
     """Class names in the official order if they are all those of COCO or Places365; else sorted, numbers by value."""
     names = set(names)
     for benchmark in ("coco-80", "places365"):
@@ -223,21 +209,42 @@ def ordered_classes(names: set[str] | Sequence[str]) -> list[str]:
 
 
 def refuse_alike(classes: Sequence[str], where: str) -> None:
-    """Raises ValueError, naming both, if two classes differ only in case or in the way that spaces are written.
+    """Raises ValueError, naming them, if two classes are the same or differ only in case or the way that spaces are written.
 
     Single characters are taken as they are: those of handwriting ("A" and "a") are distinct classes.
     """
+    twice = [name for name, times in Counter(classes).items() if times > 1]
+    if twice:
+        raise ValueError(f"{where}: class name(s) given twice: {some(twice)}: write them apart")
     seen = {}
     for name in classes:
         plain = name if len(name) == 1 else " ".join(name.replace("_", " ").split()).casefold()
-        if plain in seen:
-            raise ValueError(f"{where}: the classes {seen[plain]!r} and {name!r} differ only in spelling: give one of them up")
-        seen[plain] = name
+        other = seen.setdefault(plain, name)
+        if other != name:
+            raise ValueError(f"{where}: the classes {other!r} and {name!r} differ only in spelling: give one of them up")
 
 
-def resolved(paths: Sequence[Path]) -> bytes:
-    """Where files or folders really lie, for fingerprints: those of equal names, sizes and times elsewhere are others."""
-    return b"\0".join(os.fsencode(path.resolve()) for path in paths)
+# ---------------------------------------------------------------- what the layouts share
+
+
+def digest(parts: Iterable[str | bytes | np.ndarray]) -> str:
+    """16 hex digits: SHA-256 over the parts, end to end."""
+    sha = hashlib.sha256()
+    for part in parts:
+        part = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
+        sha.update(part.tobytes() if isinstance(part, np.ndarray) else part)
+    return sha.hexdigest()[:16]
+
+
+def kept_scan(path: str | Path, asked: str, scan: Callable[[], tuple], **how) -> tuple[dict[str, np.ndarray], Any]:
+    """The arrays and the JSON values that `scan` finds in a file, kept until it changes; asked, how: see `cached_index`."""
+
+    def build() -> dict[str, np.ndarray]:
+        arrays, facts = scan()
+        return {**arrays, "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8)}
+
+    kept = cached_index(path, asked, build, **how)
+    return kept, json.loads(kept["facts"].tobytes())
 
 
 def counted(times: Counter) -> str:

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from ...labels import LabelSet
-from .folders import present_files
-from .images import LabelledImages, resolved
-from .pointers import ImagePointers, Names
+from .folders import folder_of_images, present_files
+from .images import LabelledImages
+from .pointers import loose_files
 from .values import Wanted, class_list, from_values, read_text
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img")
@@ -23,22 +23,25 @@ def is_list(path: str) -> bool:
 
 def image_list_images(wanted: Wanted) -> LabelledImages:
     """The images of a list of paths and labels: see `load_labelled`. Raises FileNotFoundError or ValueError."""
-    path, label_field = Path(wanted.path), wanted.label_field
-    columns = _read_list(path, label_field)
+    path = Path(wanted.path)
+    columns = _read_list(path, wanted.label_field)
     names = columns.pop(PATH_COLUMNS[0])
     folder, numbered = path.parent, class_list(path.parent)
-    if re.fullmatch(r"places365_(train|val).*\.txt", path.name):
-        folder, numbered = _places_folder(path, names[0].lstrip("/")), _places_classes(path)
-        names = [name.lstrip("/") for name in names]
-    facts, rows = present_files(folder, names, wanted.selection, str(path))
-    there = [names[i] for i in rows.tolist()]
+    places365 = re.fullmatch(r"places365_(train|val).*\.txt", path.name)
+    if places365:  # data_256 before data_large, val_256 before val_large; beside or above
+        names, numbered = [name.lstrip("/") for name in names], _places_classes(path)
+        start, bases = "val" if places365[1] == "val" else "data", (path.parent, path.parent.parent)
+        kinds = [f"{start}_{size}{end}" for end in ("", "_standard") for size in ("256", "large")]
+        folder = folder_of_images(path, names[0], [base / kind for base in bases for kind in kinds])
+    facts, rows = present_files(folder, names, str(path), skip_missing=wanted.skip_missing)
+    files, stamps = loose_files(folder, [names[i] for i in rows.tolist()], facts)
     return from_values(
-        ImagePointers.of_files(str(folder), there),
+        files,
         {name: [values[i] for i in rows.tolist()] for name, values in columns.items()},
         wanted,
         there=f"as a column, which are {', '.join(columns)}",
         names_of_numbers=numbered,
-        stamps=[resolved([folder]), Names.of(there).text, facts],
+        stamps=stamps,
     )
 
 
@@ -49,17 +52,15 @@ def _read_list(path: Path, label_field: str) -> dict[str, list[str]]:
         raise ValueError(f"{path} is empty: write an image's path and its label on each line")
     rows = _split_lines(path, lines)
     header = [cell.strip().lower() for cell in rows[0]]
-    where_path = next((header.index(name) for name in PATH_COLUMNS if name in header), None)
-    if where_path is not None:
+    paths, labels = ([header.index(name) for name in names if name in header] for names in (PATH_COLUMNS, LABEL_COLUMNS))
+    fields = [PATH_COLUMNS[0], label_field]
+    if paths:
         fields, lines = [cell.strip() for cell in rows.pop(0)], lines[1:]
+        if label_field not in fields and not labels:
+            raise ValueError(f"{path} has no column {label_field!r}: it has {', '.join(fields)}")
         if label_field not in fields:
-            known = next((header.index(name) for name in LABEL_COLUMNS if name in header), None)
-            if known is None:
-                raise ValueError(f"{path} has no column {label_field!r}: it has {', '.join(fields)}")
-            fields[known] = label_field
-        fields[where_path] = PATH_COLUMNS[0]
-    else:
-        fields = [PATH_COLUMNS[0], label_field]
+            fields[labels[0]] = label_field
+        fields[paths[0]] = PATH_COLUMNS[0]
     odd = next((i for i, row in enumerate(rows) if len(row) != len(fields)), None)
     if odd is not None or not rows:
         told = f"{lines[odd]!r} has {len(rows[odd])} column(s)" if rows else "it has a header alone"
@@ -75,20 +76,6 @@ def _split_lines(path: Path, lines: list[str]) -> list[list[str]]:
         return list(csv.reader(lines))
     by_comma = all("," in line for line in lines[:100])
     return [line.rsplit(",", 1) if by_comma else line.rsplit(None, 1) for line in lines]
-
-
-def _places_folder(path: Path, first: str) -> Path:
-    """Where the images of Places365's lists lie: data_256 before data_large, val_256 before val_large; beside or above."""
-    start = "val" if path.name.startswith("places365_val") else "data"
-    places = [base / f"{start}_{size}" for base in (path.parent, path.parent.parent) for size in ("256", "large")]
-    places += [place.with_name(f"{place.name}_standard") for place in places]
-    found = next((place for place in places if (place / first).is_file()), None)
-    found = found or next((place for place in places if place.is_dir()), None)
-    if found is None:
-        raise FileNotFoundError(
-            f"{path}: none of {', '.join(map(str, places[:4]))} is there: unpack the images beside the list"
-        )
-    return found
 
 
 def _places_classes(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ reads, at its first read.
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections import OrderedDict
@@ -15,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from fsspec.core import url_to_fs
 
 from ..addresses import STAMPS, TABLES, find_files
@@ -25,99 +27,67 @@ ROW_GROUP_BYTES = 256 << 20  # of tables' images that a process keeps in memory;
 Stamp = tuple[int, int | str]  # bytes, and time of change (ns) or ETag, of a file that holds many images
 
 
-def stamp_of(path: str) -> Stamp:
-    """Of a file, to be taken before it is indexed: one that has changed since is not read."""
-    if "://" not in path:
-        return _stamp(os.stat(path))
+def stamp_of(path: str | Path | int) -> Stamp:
+    """Of a file, or an open one's descriptor, to be taken before it is indexed: one that has changed since is not read."""
+    if "://" not in str(path):
+        facts = os.stat(path)
+        return facts.st_size, facts.st_mtime_ns
     filesystem, place = url_to_fs(path)
     info = filesystem.info(place)
     return info["size"], next((str(info[key]) for key in STAMPS if info.get(key) is not None), "")
 
 
-def _stamp(facts: os.stat_result) -> Stamp:
-    return facts.st_size, facts.st_mtime_ns
-
-
-def _check_stamp(path: str, now: Stamp, then: Stamp) -> None:
-    if now != then:
+def _check(path: str, stamp: Stamp, descriptor: int | None = None) -> None:
+    if stamp_of(path if descriptor is None else descriptor) != stamp:
         raise ValueError(f"{path} has changed since it was indexed: load the labelled images again")
 
 
-@dataclass(frozen=True, eq=False)
-class Names:
-    """N strings end to end: text bytes, ends int64 [N + 1]; a fifth of what a list of strings takes."""
+_check_once = lru_cache(maxsize=1 << 20)(_check)  # a process: to ask a store before each image would double the requests
 
-    text: bytes
-    ends: np.ndarray
 
-    @classmethod
-    def of(cls, names: Sequence[str]) -> Names:
-        """Of a list of strings."""
-        encoded = [os.fsencode(name) for name in names]
-        return cls(b"".join(encoded), np.cumsum([0, *map(len, encoded)], dtype=np.int64))
-
-    def __len__(self) -> int:
-        return len(self.ends) - 1
-
-    def __getitem__(self, i: int) -> str:
-        return os.fsdecode(self.text[self.ends[i] : self.ends[i + 1]])
-
-    def __add__(self, other: Names) -> Names:
-        return Names(self.text + other.text, np.concatenate([self.ends, self.ends[-1] + other.ends[1:]]))
-
-    def take(self, rows: np.ndarray) -> Names:
-        """Some of them."""
-        parts = [self.text[a:b] for a, b in zip(self.ends[:-1][rows].tolist(), self.ends[1:][rows].tolist(), strict=True)]
-        return Names(b"".join(parts), np.cumsum([0, *map(len, parts)], dtype=np.int64))
+def as_bytes(names: Sequence[str]) -> pa.LargeBinaryArray:
+    """Names of files as Arrow keeps strings, end to end: a fifth of what a list of them takes."""
+    return pa.array(map(os.fsencode, names), pa.large_binary())
 
 
 @dataclass(frozen=True, eq=False)
 class ImagePointers:
     """N encoded images by number, in F files.
 
-    paths: of the files, or addresses. file: int32 [N], which file. place: int64 [N, 2], offset and bytes in a tar, row group
-    and row in a table; -1, -1 is the whole file. names: of the tars' members, "" of others. holders: of each file that holds
-    many images its stamp before it was indexed, and a table's column of images, else ""; one that has changed is not read.
+    paths: of the files, or addresses, [F]. file: int32 [N], which file. place: int64 [N, 2], offset and bytes in a tar, row
+    group and row in a table; -1, -1 is the whole file. names: [N], of the tars' members, null of others. holders: of each file
+    that holds many images its stamp before it was indexed, and a table's column of images, else "".
     """
 
-    paths: Names
+    paths: pa.LargeBinaryArray
     file: np.ndarray
     place: np.ndarray
-    names: Names
+    names: pa.LargeBinaryArray
     holders: Mapping[int, tuple[Stamp, str]]
     _kept: _RowGroups = field(default_factory=lambda: _RowGroups())
 
     @classmethod
     def of_files(cls, folder: str, names: Sequence[str]) -> ImagePointers:
         """Files of their own, below a folder."""
-        paths, count = Names.of([os.path.join(folder, name) for name in names]), len(names)
-        nameless = Names(b"", np.zeros(count + 1, np.int64))
-        return cls(paths, np.arange(count, dtype=np.int32), np.full((count, 2), -1, np.int64), nameless, {})
-
-    @classmethod
-    def of_tars(cls, paths: Sequence[str], stamps: Sequence[Stamp], counts: Sequence[int], places, names) -> ImagePointers:
-        """`counts` members of each tar, in order; places: int64 [N, 2]."""
-        holders = {i: (stamp, "") for i, stamp in enumerate(stamps)}
-        file = np.repeat(np.arange(len(paths), dtype=np.int32), counts)
-        return cls(Names.of(paths), file, places, Names.of(names), holders)
+        paths, n = as_bytes([os.path.join(folder, name) for name in names]), len(names)
+        return cls(paths, np.arange(n, dtype=np.int32), np.full((n, 2), -1, np.int64), pa.nulls(n, pa.large_binary()), {})
 
     @classmethod
     def of_tables(cls, paths: Sequence[str], stamps: Sequence[Stamp], columns: Sequence[str], file, place) -> ImagePointers:
         """Rows of tables, with a column of images each."""
-        nameless = Names(b"", np.zeros(len(file) + 1, np.int64))
-        holders = dict(enumerate(zip(stamps, columns, strict=True)))
-        return cls(Names.of(paths), file, place, nameless, holders)
+        nameless, holders = pa.nulls(len(file), pa.large_binary()), dict(enumerate(zip(stamps, columns, strict=True)))
+        return cls(as_bytes(paths), file, place, nameless, holders)
 
     @classmethod
     def joined(cls, parts: Sequence[ImagePointers]) -> ImagePointers:
         """All images of all parts, one part after the other."""
-        starts = np.cumsum([0, *(len(part.paths) for part in parts)]).tolist()
+        starts = np.cumsum([0, *(len(part.paths) for part in parts[:-1])]).tolist()
         return cls(
-            sum((part.paths for part in parts[1:]), parts[0].paths),
-            np.concatenate([part.file + np.int32(start) for part, start in zip(parts, starts, strict=False)]),
+            pa.concat_arrays([part.paths for part in parts]),
+            np.concatenate([part.file + np.int32(start) for part, start in zip(parts, starts, strict=True)]),
             np.concatenate([part.place for part in parts]),
-            sum((part.names for part in parts[1:]), parts[0].names),
-            {start + i: held for part, start in zip(parts, starts, strict=False) for i, held in part.holders.items()},
+            pa.concat_arrays([part.names for part in parts]),
+            {start + i: held for part, start in zip(parts, starts, strict=True) for i, held in part.holders.items()},
         )
 
     def __len__(self) -> int:
@@ -125,34 +95,37 @@ class ImagePointers:
 
     def take(self, rows: np.ndarray) -> ImagePointers:
         """Some of them; rows: int [n]. Files that no image is left in stay in the list."""
-        return replace(self, file=self.file[rows], place=self.place[rows], names=self.names.take(rows))
+        return replace(self, file=self.file[rows], place=self.place[rows], names=self.names.take(pa.array(rows)))
+
+    def path(self, i: int) -> str:
+        """The file that it lies in."""
+        return os.fsdecode(self.paths[self.file[i].item()].as_py())
 
     def name(self, i: int) -> str:
         """What messages call it: path, `tar:member` or `table:row`."""
-        path, (first, second) = self.paths[self.file[i]], self.place[i].tolist()
-        if first < 0:
-            return path
-        is_row = bool(self.holders[int(self.file[i])][1])
-        return f"{path}:row group {first}, row {second}" if is_row else f"{path}:{self.names[i]}"
+        member, (first, second) = self.names[i].as_py(), self.place[i].tolist()
+        if member is not None:
+            return f"{self.path(i)}:{os.fsdecode(member)}"
+        return self.path(i) if first < 0 else f"{self.path(i)}:row group {first}, row {second}"
 
     def read(self, i: int) -> bytes:
         """Its encoded bytes. Raises OSError or ValueError, with the image's name, if it cannot be read."""
-        path, (first, second) = self.paths[self.file[i]], self.place[i].tolist()
+        path, (first, second) = self.path(i), self.place[i].tolist()
         if first < 0:
             with open(path, "rb") as file:
                 return file.read()
-        stamp, column = self.holders[int(self.file[i])]
+        stamp, column = self.holders[self.file[i].item()]
         if column:
             cell = self._kept.column(path, stamp, first, column)[second].as_py()
             return image_bytes(cell, str(Path(path).parent), self.name(i))
         if "://" in path:
-            _check_remote(path, stamp)
+            _check_once(path, stamp)
             filesystem, place = url_to_fs(path)
             content = filesystem.cat_file(place, start=first, end=first + second)
         else:
-            with _open_tar(path, stamp) as descriptor:
-                content = os.pread(descriptor, second, first)
-                _check_stamp(path, _stamp(os.fstat(descriptor)), stamp)  # after reading: it may be written at any time
+            tar = _open_tar(path, stamp)
+            content = os.pread(tar.fileno(), second, first)
+            _check(path, stamp, tar.fileno())  # after reading: it may be written at any time
         if len(content) < second:
             raise ValueError(f"{self.name(i)} ends after {len(content):,} of {second:,} bytes: write the tar again")
         return content
@@ -166,56 +139,68 @@ class ImagePointers:
         return runs
 
 
-class _OpenTar:
-    """A descriptor that is closed once nobody reads from it and it is not among the last used."""
+# ---------------------------------------------------------------- with what tells one data set from another
 
-    def __init__(self, path: str, stamp: Stamp):
-        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        _check_stamp(path, _stamp(os.fstat(self.descriptor)), stamp)
 
-    def __enter__(self) -> int:
-        return self.descriptor
+def loose_files(folder: Path, names: Sequence[str], facts: np.ndarray) -> tuple[ImagePointers, list[np.ndarray | bytes]]:
+    """Pointers to files below a folder, and what fingerprints are of; facts: bytes and time of change, int64 [N, 2]."""
+    return ImagePointers.of_files(str(folder), names), [whereabouts([folder]), os.fsencode("".join(names)), facts]
 
-    def __exit__(self, *_) -> None:
-        pass
 
-    def __del__(self):
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
+def tar_members(
+    paths: Sequence[str | Path], stamps: Sequence[Stamp], places: Sequence[np.ndarray], names: Sequence[str]
+) -> tuple[ImagePointers, list[np.ndarray | bytes]]:
+    """Pointers to members of tars, in order, and what fingerprints are of. places: int64 [n, 2] of each tar; names: of all."""
+    file = np.repeat(np.arange(len(paths), dtype=np.int32), list(map(len, places)))
+    holders = {i: (stamp, "") for i, stamp in enumerate(stamps)}
+    files = ImagePointers(as_bytes(paths), file, np.concatenate(places), as_bytes(names), holders)
+    return files, [os.fsencode("".join(names)), files.place, file, whereabouts(paths), np.array(stamps)]
+
+
+def whereabouts(paths: Sequence[str | Path]) -> bytes:
+    """Where files or folders really lie: those of equal names, sizes and times elsewhere are others."""
+    if "://" in str(paths[0]):
+        return "\n".join(paths).encode()
+    return b"\0".join(os.fsencode(Path(path).resolve()) for path in paths)
+
+
+# ---------------------------------------------------------------- files that many images share
+
+
+class _OpenTar(io.FileIO):
+    """Closed, without a warning, once nobody reads from it and it is not among the last used."""
+
+    __del__ = io.FileIO.close
 
 
 @lru_cache(maxsize=OPEN_TARS)
 def _open_tar(path: str, stamp: Stamp) -> _OpenTar:
-    return _OpenTar(path, stamp)  # pread has no position to share: threads, and processes after a fork, may use one descriptor
-
-
-@lru_cache(maxsize=1 << 20)
-def _check_remote(path: str, stamp: Stamp) -> None:
-    _check_stamp(path, stamp_of(path), stamp)  # once a process: to ask before each image would double the requests
+    tar = _OpenTar(path)  # pread has no position to share: threads, and processes after a fork, may use one descriptor
+    _check(path, stamp, tar.fileno())
+    return tar
 
 
 class _RowGroups:
     """The row groups last read, by this process; sent to another, it is empty."""
 
     def __init__(self):
-        self.columns, self.size, self.lock = OrderedDict(), 0, threading.Lock()
+        self.columns, self.lock = OrderedDict(), threading.Lock()
 
     def __reduce__(self):
         return _RowGroups, ()
 
-    def column(self, path: str, stamp: Stamp, group: int, name: str):
+    def column(self, path: str, stamp: Stamp, group: int, name: str) -> pa.Array:
         """A column of images, by row."""
         key = (path, stamp, group, name)
         with self.lock:
             if key not in self.columns:
-                _check_stamp(path, stamp_of(path), stamp)
+                _check(path, stamp)
                 (file,) = find_files(path, TABLES)
                 with open_table(file) as table:
                     content = table.read([name], group).column(name).combine_chunks()
-                _check_stamp(path, stamp_of(path), stamp)  # again: it may be written at any time
+                _check(path, stamp)  # again: it may be written at any time
                 self.columns[key] = content
-                self.size += content.nbytes
-                while self.size > ROW_GROUP_BYTES and len(self.columns) > 1:
-                    self.size -= self.columns.popitem(last=False)[1].nbytes
+                while len(self.columns) > 1 and sum(kept.nbytes for kept in self.columns.values()) > ROW_GROUP_BYTES:
+                    self.columns.popitem(last=False)
             self.columns.move_to_end(key)
             return self.columns[key]

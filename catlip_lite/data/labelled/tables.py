@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..addresses import HUB, HUB_FILES, TABLES, find_files
 from ..tables import class_names, features_of, image_column, open_table
-from .images import LabelledImages, resolved
-from .pointers import ImagePointers, stamp_of
+from .images import LabelledImages
+from .pointers import ImagePointers, stamp_of, whereabouts
 from .values import Wanted, from_values
+
+CHOICES = ("split", "config")  # of files; else of rows
 
 
 def holds_tables(path: str) -> bool:
@@ -31,37 +34,35 @@ def holds_tables(path: str) -> bool:
 
 def table_images(wanted: Wanted) -> LabelledImages:
     """The labelled images of tables: see `load_labelled`. Raises FileNotFoundError or ValueError."""
-    chosen, selection = wanted.selection.without("split", "config")
+    chosen = "&".join(f"{name}={value}" for name, value in wanted.selection.items() if name in CHOICES)
+    of_rows = {name: value for name, value in wanted.selection.items() if name not in CHOICES}
     try:
-        files = find_files(f"{wanted.path}#{chosen}" if chosen else wanted.path, TABLES, what="labelled images")
+        tables = find_files(f"{wanted.path}#{chosen}" if chosen else wanted.path, TABLES, what="labelled images")
+        wanted = replace(wanted, selection=of_rows)
     except ValueError:  # not a split of files, but a column of that name, perhaps
         if wanted.path.startswith(HUB) or not chosen:
             raise
-        files, selection = find_files(wanted.path, TABLES, what="labelled images"), wanted.selection
-    fields = list(dict.fromkeys([wanted.label_field, wanted.group_field, *selection.fields]))
-    paths = [file.opening_address for file in files]
+        tables = find_files(wanted.path, TABLES, what="labelled images")
+    paths = [file.opening_address for file in tables]
     stamps = [stamp_of(path) for path in paths]  # before they are read
-    values, places, columns, schema = {name: [] for name in fields}, [], [], None
-    for number, file in enumerate(files):
+    values, places, columns, schema = {name: [] for name in wanted.fields}, [], [], None
+    for number, file in enumerate(tables):
         with open_table(file) as table:
             schema = schema or table.schema
             columns.append(image_column(wanted.path, table.schema))
-            found = table.read([name for name in fields if name in table.schema.names])
-            within = [np.stack([np.full(n, group), np.arange(n)], axis=1) for group, n in enumerate(table.groups)]
-            rows = np.concatenate([np.zeros((0, 2), int), *within])
-        for name in fields:
-            here = found.column(name).to_pylist() if name in found.column_names else [None] * len(rows)
-            values[name].extend(here)
-        places.append(np.concatenate([np.full((len(rows), 1), number), rows], axis=1).astype(np.int32))
-    places = np.concatenate(places)
-    if not len(places):
+            found = table.read([name for name in values if name in table.schema.names])
+            for group, rows in enumerate(table.groups):
+                places.append(np.stack(np.broadcast_arrays(number, group, np.arange(rows)), axis=1))
+        for name in values:
+            values[name] += found.column(name).to_pylist() if name in found.column_names else [None] * sum(table.groups)
+    if not any(map(len, places)):
         raise ValueError(f"{wanted.path}: its {len(paths)} table(s) have no rows")
-    of_files = resolved(map(Path, paths)) if files[0].is_local else "\n".join(paths).encode()
+    places = np.concatenate(places).astype(np.int32)
     return from_values(
         ImagePointers.of_tables(paths, stamps, columns, places[:, 0].copy(), places[:, 1:].astype(np.int64)),
         values,
-        Wanted(wanted.path, selection, wanted.label_field, wanted.group_field),
+        wanted,
         there=f"as a column, which are {', '.join(schema.names)}",
         names_of_numbers=class_names(features_of(schema).get(wanted.label_field)),
-        stamps=[places, of_files, np.array(stamps)],
+        stamps=[places, whereabouts(paths), np.array(stamps)],
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import chain, pairwise, takewhile
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 LOOKED_AT = 32  # images that are tried before long work, spread over the set
 
+Views = tuple[np.ndarray, torch.Tensor, list[str]]  # rows int64 [b], views uint8 [b, 3, S, S]; why others cannot be read
+
 
 def check_labelled(address: Address, *, label_field: str = "label") -> None:
     """Index the images behind an address and look for one that can be decoded, before long work.
@@ -30,15 +32,12 @@ def check_labelled(address: Address, *, label_field: str = "label") -> None:
     Raises what loading would raise, and ValueError if none of 32 images, spread over the set, is readable.
     """
     images = load_labelled(address, label_field=label_field)
-    views, failures = _Views(images.files, Evaluation(8)), []
-    for row in np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).round().astype(int)).tolist():
-        view = views.view(row)
-        if isinstance(view, torch.Tensor):
-            return
-        failures.append(view)
-    raise ValueError(
-        f"{address}: none of the {len(failures)} images looked at, of {len(images):,}, can be read, the first: {failures[0]}"
-    )
+    rows = np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).round().astype(int)).tolist()
+    failures = list(takewhile(lambda view: isinstance(view, str), map(_Decoding(images.files, Evaluation(8)).view, rows)))
+    if len(failures) == len(rows):
+        raise ValueError(
+            f"{address}: none of the {len(rows)} images looked at, of {len(images):,}, can be read, the first: {failures[0]}"
+        )
 
 
 def batches_of_views(
@@ -49,15 +48,15 @@ def batches_of_views(
     rows: which of the images; those that cannot be read are left out, and told once, at the end. workers: processes that
     decode; 0: threads of this one, a batch ahead of what is asked for. Raises ValueError if no image can be read.
     """
-    failures, given = [], 0
-    for first, results in _decoded(images.files, evaluation, batch_size, workers):
-        good = [i for i, result in enumerate(results) if isinstance(result, torch.Tensor)]
-        failures += [str(result) for result in results if not isinstance(result, torch.Tensor)]
-        if good:
-            given += len(good)
-            views = torch.stack([results[i] for i in good])
-            del results
-            yield first + np.array(good, dtype=np.int64), views
+    decoding, failures, given = _Decoding(images.files, evaluation), [], 0
+    spans = [range(start, min(start + batch_size, len(images))) for start in range(0, len(images), batch_size)]
+    flow = by_processes(decoding, spans, workers, 2, decoding.told) if workers else decoding.by_threads(spans)
+    with closing(flow):
+        for rows, views, failed in flow:
+            failures += failed
+            given += len(rows)
+            if len(rows):
+                yield rows, views
     if failures and not given:
         raise ValueError(f"none of {len(images):,} images can be read, the first: {failures[0]}")
     if failures:
@@ -66,54 +65,15 @@ def batches_of_views(
 
 def all_views(images: LabelledImages, evaluation: Evaluation, *, workers: int = 0) -> tuple[np.ndarray, torch.Tensor]:
     """The views of a set that fits in memory: rows int64 [n], views uint8 [n, 3, S, S]; see `batches_of_views`."""
-    batches = list(batches_of_views(images, evaluation, workers=workers))
-    return np.concatenate([rows for rows, _ in batches]), torch.cat([views for _, views in batches])
+    rows, views = zip(*batches_of_views(images, evaluation, workers=workers), strict=True)
+    return np.concatenate(rows), torch.cat(views)
 
 
-def _decoded(
-    files: ImagePointers, evaluation: Evaluation, batch_size: int, workers: int
-) -> Iterator[tuple[int, list[torch.Tensor | str]]]:
-    """The first row of each batch, and of each of its images the view, or why there is none."""
-    views = _Views(files, evaluation)
-    spans = [range(start, min(start + batch_size, len(files))) for start in range(0, len(files), batch_size)]
-    if not workers:
-        yield from _decoded_here(views, spans)
-        return
-    with closing(by_processes(views, spans, workers, 2, views.told)) as flow:
-        for span, (good, pixels, failures) in zip(spans, flow, strict=True):
-            shown = dict(zip(good, pixels, strict=True))
-            yield span.start, [shown.get(i, failures.get(i)) for i in range(len(span))]
-
-
-def _decoded_here(views: _Views, spans: Sequence[range]) -> Iterator[tuple[int, list[torch.Tensor | str]]]:
-    pool, ahead = ThreadPoolExecutor(min(4, os.cpu_count() or 1)), deque()
-    try:
-        for span in [*spans, None]:
-            if span is not None:
-                ahead.append((span.start, [pool.submit(views.view, i) for i in span]))
-            if ahead and (span is None or len(ahead) > 1):
-                start, futures = ahead.popleft()
-                yield start, [future.result() for future in futures]
-    finally:
-        pool.shutdown(cancel_futures=True)  # who stops early does not wait for the batch ahead
-
-
-class _Views:
-    """Batches of views by their range of rows."""
+class _Decoding:
+    """Images → views, by their range of rows."""
 
     def __init__(self, files: ImagePointers, evaluation: Evaluation):
         self.files, self.evaluation = files, evaluation
-
-    def __call__(self, span: range) -> tuple[list[int], torch.Tensor, dict[int, str]]:
-        results = [self.view(i) for i in span]
-        good = [i for i, result in enumerate(results) if isinstance(result, torch.Tensor)]
-        size = self.evaluation.image_size
-        views = torch.stack([results[i] for i in good]) if good else torch.zeros((0, 3, size, size), dtype=torch.uint8)
-        return good, views, {i: result for i, result in enumerate(results) if isinstance(result, str)}
-
-    def told(self, span: range) -> str:
-        """A range in words."""
-        return f"{len(span)} images, from {self.files.name(span.start)} on,"
 
     def view(self, i: int) -> torch.Tensor | str:
         """The view of one image, or why there is none."""
@@ -122,3 +82,25 @@ class _Views:
         except (OSError, ValueError) as error:
             name = self.files.name(i)
             return str(error) if name in str(error) else f"{name} ({error})"
+
+    def __call__(self, span: range, results: Iterable[torch.Tensor | str] | None = None) -> Views:
+        """A range, one image after the other unless there are `results` already."""
+        views = dict(zip(span, map(self.view, span) if results is None else results, strict=True))
+        good = [i for i, view in views.items() if isinstance(view, torch.Tensor)]
+        size = self.evaluation.image_size
+        pixels = torch.stack([views[i] for i in good]) if good else torch.zeros((0, 3, size, size), dtype=torch.uint8)
+        return np.array(good, dtype=np.int64), pixels, [view for view in views.values() if isinstance(view, str)]
+
+    def by_threads(self, spans: Sequence[range]) -> Iterator[Views]:
+        """Ranges, by threads of this process, which begin with the next before one is asked for."""
+        pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
+        try:
+            begun = ((span, pool.map(self.view, span)) for span in spans)
+            for (span, results), _ in pairwise(chain(begun, [None])):
+                yield self(span, results)
+        finally:
+            pool.shutdown(cancel_futures=True)  # who stops early does not wait for the batch ahead
+
+    def told(self, span: range) -> str:
+        """A range in words."""
+        return f"{len(span)} images, from {self.files.name(span.start)} on,"

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from catlip_lite.data.demo.scenes import MOST_OVERLAP, scene_labels, scenes_annotations, write_scenes
-from catlip_lite.data.labelled.coco import coco_images
-from catlip_lite.data.labelled.values import Selection, Wanted
+from catlip_lite.data.labelled import load_labelled
 
 COLOURS = {"apple": (200, 30, 30), "leaf": (30, 160, 30), "sky": (40, 60, 220), "coal": (20, 20, 20)}
 
@@ -97,7 +96,7 @@ def test_a_label_with_more_drawings_is_more_frequent(scenes):
 
 def test_they_are_read_as_coco_is(scenes):
     folder, annotations = scenes
-    images = coco_images(Wanted(str(folder / "annotations" / "instances_train.json"), Selection()))
+    images = load_labelled(folder / "annotations" / "instances_train.json")
     assert len(images) == 60 and images.multi_label and images.classes == sorted(COLOURS)
     assert images.boxes.xywh.tolist() == [a["bbox"] for a in annotations["annotations"]]
     assert images.boxes.size[0].tolist() == [annotations["images"][0]["width"], annotations["images"][0]["height"]]

@@ -106,5 +106,5 @@ def test_places_validation_list_with_its_categories(tmp_path, pictures):
 
 def test_places_list_without_images_says_where_they_should_be(tmp_path):
     path = write(tmp_path / "places365_val.txt", "Places365_val_00000001.jpg 1\n")
-    with pytest.raises(FileNotFoundError, match="none of .*/val_256, .*/val_large, .* is there: unpack the images beside"):
+    with pytest.raises(FileNotFoundError, match="first image, .*, is in none of .*/val_256, .*/val_large, .*: put the images"):
         load_labelled(path)
