@@ -33,7 +33,8 @@ LABELS_SUFFIX = ".labels.parquet"  # what labelling writes is no source
 HUB, HUB_FILES = "hf://", "hf://datasets/"  # a data set, and the address of a file of one, as fsspec knows it
 SPLIT_FILE = re.compile(r"(.+?)-\d+-of-\d+.*\.(?:parquet|arrow)")  # train-00000-of-00294.parquet
 STAMPS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated", "modified", "created")
-LOOK_UPS = 16  # requests at a time: a store answers one in tens of milliseconds
+TRIES = 4  # of what a store is asked for
+LOOK_UPS = 32  # requests at a time: a store answers one in tens of milliseconds
 FINAL = (FileNotFoundError, PermissionError, IsADirectoryError)  # errors that waiting a few seconds does not mend
 
 Address = str | Path | Sequence[str | Path]
@@ -139,7 +140,7 @@ def without_query(address: str) -> str:
     return address.partition("?")[0] if _is_web(address) else address
 
 
-def patiently(work: Callable[[], Result], tries: int) -> Result:
+def patiently(work: Callable[[], Result], tries: int = TRIES) -> Result:
     """What `work` gives, tried again if a store fails: after half a second, then twice as long each time."""
     for attempt in range(tries - 1):
         try:

@@ -29,7 +29,7 @@ from fsspec.core import url_to_fs
 
 from ..artefacts import atomic_path
 from ..cache import cache_folder
-from .addresses import TABLES, Address, DataFile, find_files, patiently, without_query
+from .addresses import LOOK_UPS, TABLES, Address, DataFile, find_files, patiently, without_query
 from .captions import captions_in, check_columns
 from .index_cache import cached_index
 from .shards import CAPTION, ReadAt, Sample, ShardIndex, index_shard, open_shard
@@ -40,9 +40,7 @@ logger = logging.getLogger(__name__)
 # ---------------------------------------------------------------- which shards there are
 
 STATS_SUFFIX = "_stats.json"  # 00000_stats.json beside 00000.tar
-LOOK_UPS = 32  # requests at a time: a store answers one in tens of milliseconds
 READ_AHEAD = 4 << 20  # bytes of a remote tar fetched at a time
-TRIES = 4  # to read a tar whose store fails
 MOST_SAMPLES = 2**31 - 1  # of a shard: counts are int32
 NAMED = 10  # empty shards named in one warning
 
@@ -173,7 +171,7 @@ def _count_in_shard(file: DataFile) -> int:
     """Samples of a shard, found once; 0 if it is none, or cannot be had."""
 
     def count() -> dict[str, np.ndarray]:
-        index = patiently(lambda: _index_of(file), TRIES)
+        index = patiently(lambda: _index_of(file))
         if index.broken:
             logger.warning("%s: %s (%d samples up to there)", file.address, index.broken, len(index))
         return {"samples": np.array([len(index)])}

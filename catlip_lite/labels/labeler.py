@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import chain, pairwise
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from .ragged import ends_of_kept, first_in_row, spans, take_rows
@@ -64,9 +65,9 @@ class CaptionLabeler:
         self._tag = load_tagger(tagger) if mode == "pos" else None
         self._tags = NOUN_TAGS if self.proper_nouns else NOUN_TAGS - {"NNP", "NNPS"}
         self._trie = compound_trie(sense, self.proper_nouns) if mode == "compound" else None
-        split = {"corenet": partial(piece_tokens, cased=False), "pos": piece_tokens, "compound": _words_of_piece}[mode]
+        split = {"corenet": self._nouns_of_piece, "pos": piece_tokens, "compound": _words_of_piece}[mode]
         self._words_of = lru_cache(REMEMBERED)(split)
-        self._number_of = lru_cache(REMEMBERED)(self._number_of_word)
+        self._facts_of = lru_cache(REMEMBERED)(self._facts_of_word)
 
     @property
     def name(self) -> str:
@@ -135,13 +136,10 @@ class CaptionLabeler:
     def _find(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray, Iterable[str]]:
         """Synsets of N clean texts: WNID numbers, int32, in order of mention; where each text's end among them, int64 [N]; and
         what the text calls each of them."""
-        distinct, words, ends = self._split(texts)
-        numbers = np.array([*map(self._number_of, distinct)], dtype=np.int32)[words]
-        length = np.ones(len(words), dtype=np.int64)
+        distinct, facts, words, ends = self._split(texts)
+        numbers, length = facts[words, 0], np.ones(len(words), dtype=np.int64)
         if self._trie:
-            distinct = [word.replace(".", "") for word in distinct]  # "u.s."
-            ids = np.array([self._trie.word_id.get(word, 0) for word in distinct], dtype=np.int32)
-            starts, lengths, compounds = self._trie.longest(ids[words])
+            starts, lengths, compounds = self._trie.longest(facts[words, 1])
             numbers[spans(starts, lengths)[0]] = 0
             numbers[starts], length[starts] = compounds, lengths
         kept = numbers > 0
@@ -149,10 +147,12 @@ class CaptionLabeler:
             kept = has_tag(self._tag, distinct, words, ends, self._tags, kept)
         at = np.flatnonzero(kept)
         named = (" ".join(distinct[word] for word in words[i : i + length[i]]) for i in at)
+        named = (name.replace(".", "") for name in named) if self._trie else named  # "u.s."
         return numbers[at], ends_of_kept(ends, kept), named
 
-    def _split(self, texts: pa.Array) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Words of N texts: the distinct ones, an index into these for each word, int32, where each text's end, int64 [N]."""
+    def _split(self, texts: pa.Array) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+        """Words of N texts: those of distinct pieces; what `_facts_of_word` gives for these, int32 [D, 2]; an index into them
+        for each word, int64; where each text's end, int64 [N]."""
         pieces, ids, ends = cut(texts)
         split = [*map(self._words_of, pieces)]
         unclear = np.array([words is None for words in split], dtype=bool)[ids]
@@ -164,18 +164,26 @@ class CaptionLabeler:
             at, ends = take_rows(np.append(ends, len(ids) + 1 + more), chosen)
             ids = np.append(ids, len(split) + more)[at]
             split = [words or () for words in split] + [*map(tokenize, texts.take(pa.array(rows)).to_pylist())]
-        index = {word: i for i, word in enumerate(dict.fromkeys(chain.from_iterable(split)))}
-        at, piece_ends = take_rows(np.cumsum([*map(len, split)], dtype=np.int64), ids)
-        words = np.array([index[word] for word in chain.from_iterable(split)], dtype=np.int32)[at]
-        return list(index), words, np.append(0, piece_ends)[ends]
+        known = list(chain.from_iterable(split))
+        words, piece_ends = take_rows(np.cumsum([*map(len, split)], dtype=np.int64), ids)
+        if self._tag:  # which asks more of each
+            codes, known = pd.factorize(np.array(known, dtype=object))
+            words = codes[words]
+        facts = np.fromiter(chain.from_iterable(map(self._facts_of, known)), np.int32, 2 * len(known)).reshape(-1, 2)
+        return known, facts, words, np.append(0, piece_ends)[ends]
 
-    def _number_of_word(self, word: str) -> int:
-        """The WNID number of what a word means in this mode, if it is a noun; else 0, which no synset has."""
+    def _nouns_of_piece(self, piece: str) -> tuple[str, ...] | None:
+        """The words of a piece that have a synset: mode corenet does not ask what stands beside them."""
+        words = piece_tokens(piece, cased=False)
+        return words and tuple(word for word in words if self._facts_of(word)[0])
+
+    def _facts_of_word(self, word: str) -> tuple[int, int]:
+        """The WNID number of a noun's meaning, 0 (which no synset has) of others; its number in the trie, 0 without."""
         if self.mode == "corenet":
-            return number_of(first_lemma_of_first_sense(word))
+            return number_of(first_lemma_of_first_sense(word)), 0
         if self.mode == "pos":
-            return number_of(sense_of(load_nouns().lemmatize(word.lower()), self.sense, self.proper_nouns))
-        return number_of(noun_of(word, self.sense, self.proper_nouns))
+            return number_of(sense_of(load_nouns().lemmatize(word.lower()), self.sense, self.proper_nouns)), 0
+        return number_of(noun_of(word, self.sense, self.proper_nouns)), self._trie.word_id.get(word.replace(".", ""), 0)
 
 
 def _words_of_piece(piece: str) -> tuple[str, ...]:

@@ -233,7 +233,7 @@ def test_words_that_are_forgotten_are_looked_up_again(mode, monkeypatch):
     monkeypatch.setattr(labeler_module, "REMEMBERED", 3)
     forgetful = CaptionLabeler(mode)
     assert forgetful.label(captions) == labels
-    assert forgetful._number_of.cache_info().currsize == forgetful._words_of.cache_info().currsize == 3
+    assert forgetful._facts_of.cache_info().currsize == forgetful._words_of.cache_info().currsize == 3
 
 
 @pytest.mark.parametrize("mode", ["corenet", "pos", "compound"])

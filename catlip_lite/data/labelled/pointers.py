@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from fsspec.core import url_to_fs
 
-from ..addresses import STAMPS, TABLES, find_files
+from ..addresses import STAMPS, TABLES, TRIES, find_files, patiently
 from ..tables import image_bytes, open_table
 
 OPEN_TARS = 64  # a process keeps so many open
@@ -121,7 +121,7 @@ class ImagePointers:
         if "://" in path:
             _check_once(path, stamp)
             filesystem, place = url_to_fs(path)
-            content = filesystem.cat_file(place, start=first, end=first + second)
+            content = patiently(lambda: filesystem.cat_file(place, start=first, end=first + second))
         else:
             tar = _open_tar(path, stamp)
             content = os.pread(tar.fileno(), second, first)
@@ -180,6 +180,12 @@ def _open_tar(path: str, stamp: Stamp) -> _OpenTar:
     return tar
 
 
+def _column(path: str, group: int, name: str) -> pa.Array:
+    (file,) = find_files(path, TABLES)
+    with open_table(file) as table:
+        return table.read([name], group).column(name).combine_chunks()
+
+
 class _RowGroups:
     """The row groups last read, by this process; sent to another, it is empty."""
 
@@ -195,9 +201,7 @@ class _RowGroups:
         with self.lock:
             if key not in self.columns:
                 _check(path, stamp)
-                (file,) = find_files(path, TABLES)
-                with open_table(file) as table:
-                    content = table.read([name], group).column(name).combine_chunks()
+                content = patiently(lambda: _column(path, group, name), TRIES if "://" in path else 1)
                 _check(path, stamp)  # again: it may be written at any time
                 self.columns[key] = content
                 while len(self.columns) > 1 and sum(kept.nbytes for kept in self.columns.values()) > ROW_GROUP_BYTES:

@@ -65,6 +65,28 @@ def test_a_remote_shard_that_has_changed_is_not_read(shards):
         files.read(0)
 
 
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_a_store_that_hangs_up_is_asked_again(shards, samples, tmp_path, monkeypatch, kind):
+    """Ranges of a tar are asked for by cat_file, row groups through an open file."""
+    memory, method = fsspec.filesystem("memory"), {"tar": "cat_file", "parquet": "open"}[kind]
+    if kind == "tar":
+        memory.put(str(shards), "/hangs_up_tar", recursive=True)
+    else:
+        table = pa.table({"image": [sample.image for sample in samples], "label": list("ab") * 12})
+        pq.write_table(table, tmp_path / "0.parquet")
+        memory.put(str(tmp_path / "0.parquet"), "/hangs_up_parquet/0.parquet")
+    files, give, waits = load_labelled(f"memory://hangs_up_{kind}").files, getattr(memory, method), []
+
+    def hang_up(*args, **options):
+        if len(waits) < 2:
+            raise ConnectionResetError("the store hung up")
+        return give(*args, **options)
+
+    monkeypatch.setattr(memory, method, hang_up)
+    monkeypatch.setattr("catlip_lite.data.addresses._wait", waits.append)
+    assert files.read(5) == samples[5].image and waits == [0.5, 1.0]
+
+
 def write_parquet(path, pictures):
     pq.write_table(pa.table({"image": pictures, "label": list("ababab")}), path, row_group_size=2)
     return path
