@@ -102,7 +102,7 @@ def job_from(values: Mapping) -> tuple[PretrainJob, ShardTable]:
     named, download_to = (values[name] and workbook_path(values[name]) for name in ("vocabulary", "download_to"))
     places = {"folder": str(folder), "shards": shards, "download_to": download_to and str(download_to)}
     job = PretrainJob(**{**taken_by(PretrainJob, values), **places, "vocabulary": "", "recipe": recipe, "options": options})
-    vocabulary = find_vocabulary(folder, named, shards, values["label_mode"], values["threshold"], columns)
+    vocabulary = find_vocabulary(folder, named, shards, values["label_mode"], values["threshold"], values["caption_column"])
     return replace(job, vocabulary=str(vocabulary)), table
 
 
@@ -121,7 +121,7 @@ def data_of(values: Mapping) -> tuple[str | list[str], list]:
     return shards, [*beside, shards]
 
 
-def find_vocabulary(run: Path, vocabulary: Path | None, shards, label_mode: str, threshold: int, columns=CAPTION) -> Path:
+def find_vocabulary(run: Path, vocabulary: Path | None, shards, label_mode: str, threshold: int, column=CAPTION) -> Path:
     """The named vocabulary's file; else the run's, written by notebook 02; else one counted from the shards' captions.
 
     label_mode and threshold are used in the last case alone.
@@ -136,9 +136,9 @@ def find_vocabulary(run: Path, vocabulary: Path | None, shards, label_mode: str,
         )
     print(f"{path} is not there: counting the synsets of the captions of {shards}", flush=True)
     labeler = CaptionLabeler(label_mode)
-    captions = read_corpus(shards, columns)
+    captions = read_corpus(shards, column)
     counts = count_synsets(labeler.label(captions))
-    card = provenance(captions=str(shards), labeler=labeler.name, **labeler.card)
+    card = provenance(captions=str(shards), caption_column=column, labeler=labeler.name, **labeler.card)
     Vocabulary.from_counts(counts, threshold, num_captions=len(captions), card=card).save(path)
     return path
 
@@ -162,6 +162,8 @@ def claim_folder(job: PretrainJob, table: ShardTable) -> Iterator[bool]:
     """Hold the folder as this run's, see `claim_for_all`; gives whether the run is finished, else it has room: `check_disk`."""
     folder, vocabulary = job.pretrain_folder, Vocabulary.load(job.vocabulary)
     identity = {"recipe": job.recipe.identity(), "corpus": table.fingerprint, "wnids": vocabulary.wnids}
+    columns = columns_of(job.caption_column)
+    identity["caption_column"] = None if columns == (CAPTION,) else columns  # None: so are runs from before there was a choice
     with claim_for_all(folder, identity) as finished:
         if parallel.is_main() and finished:
             print(f"{folder} holds this very run, finished: nothing to train", flush=True)

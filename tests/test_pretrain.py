@@ -87,6 +87,13 @@ def test_another_recipe_keeps_the_finished_run_under_a_new_name(tmp_path, shards
     assert catlip_lite.load(tmp_path / "pretrain").config["recipe"]["lr"] == 0.5
 
 
+def test_other_captions_of_the_same_shards_are_another_run(tmp_path, shards, vocabulary, capsys):
+    job = make_job(tmp_path, shards, vocabulary)
+    for column in ("caption", "label", ["caption"]):
+        pretrain(replace(job, caption_column=column))
+    assert capsys.readouterr().out.count("held another run (other caption_column): it is kept as") == 2
+
+
 def test_the_run_of_other_shards_is_not_moved_away(tmp_path, shards, samples, vocabulary):
     start(tmp_path, shards, vocabulary)
     (tmp_path / "pretrain" / "model.safetensors").unlink()

@@ -115,7 +115,7 @@ def split_address(address: str | Path) -> tuple[str, str]:
     has_slash, has_equals = "/" in selection, "=" in selection
     if not path or (has_slash and not has_equals) or is_there(text):
         return text, ""
-    if (has_equals and not has_slash) or "://" in path or path.startswith("demo/") or is_there(path):
+    if (has_equals and ("://" in path or not has_slash)) or path.startswith(("demo/", HUB)) or is_there(path):
         return path, selection
     return text, ""
 
@@ -175,10 +175,10 @@ def _find_at(text: str, kinds: Sequence[str], what: str) -> list[DataFile]:
 
 
 def _chosen(selection: str) -> dict[str, str]:
-    pairs = dict(part.split("=", 1) for part in selection.split("&") if "=" in part)
-    if pairs.keys() - {"split", "config"}:
+    chosen = {name: value for name, _, value in (part.partition("=") for part in selection.split("&") if part)}
+    if chosen.keys() - {"split", "config"} or not all(chosen.values()):
         raise ValueError(f"#{selection}: only split and config are chosen here, as #split=train or #config=en&split=train")
-    return pairs
+    return chosen
 
 
 def _list(filesystem: AbstractFileSystem, path: str, kinds: Sequence[str]) -> list[dict]:

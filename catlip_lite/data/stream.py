@@ -140,10 +140,11 @@ def _samples_in(file: DataFile, columns: Sequence[str]) -> list[int]:
     if file.suffix not in TABLES:
         count = _count_in_stats(file)
         return [_count_in_shard(file) if count is None else count]
-    check_columns(file, columns)
     with open_table(file) as table:
-        image_column(file.address, table.schema)
-        return table.groups
+        image_column(file.address, table.schema)  # first: a list of URLs lacks more than a column
+        groups = table.groups
+    check_columns(file, columns)
+    return groups
 
 
 def _count_in_stats(file: DataFile) -> int | None:

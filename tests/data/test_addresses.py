@@ -105,3 +105,14 @@ def test_a_hub_address_without_its_library_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match=r"hf:// addresses need .*: pip install 'catlip-lite\[hf\]'"):
         find_files("hf://ILSVRC/imagenet-1k#split=validation")
+
+
+def test_a_hash_in_the_name_of_a_remote_file_is_no_selection(remote):
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/hash/a#1.tar", b"content")
+    assert [file.address for file in find_files("memory://hash/a#1.tar")] == ["memory:///hash/a#1.tar"]
+
+
+def test_what_chooses_nothing_behind_a_hash_is_refused():
+    with pytest.raises(ValueError, match="#train: only split and config are chosen here, as #split=train"):
+        find_files("hf://some/set#train")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..images import Augmentation, random_affine, random_crop_box
-from ..loader import Batch, BatchSpec, Loader, Targets
+from ..loader import Batch, BatchSpec, Loader
 from ..shards import Sample
 from ..stream import OrderRule, SampleOrder
 from .boxes import LABELS_OF, LEAST_VISIBLE, check_boxes, crop_looks, labels_in_view
@@ -42,7 +42,6 @@ class LabelledCorpus(Loader):
         seed: int = 0,
         labels_of: str = "image",
         least_visible: float = LEAST_VISIBLE,
-        targets: Targets = class_targets,
         **how,
     ):
         if not len(images):
@@ -52,7 +51,7 @@ class LabelledCorpus(Loader):
         if labels_of == "view":
             check_boxes(images, least_visible)
         self.images, self.labels_of, self.least_visible = images, labels_of, least_visible
-        super().__init__(LabelledStream(images, seed), targets, image_size, augmentation, **how)
+        super().__init__(LabelledStream(images, seed), class_targets, image_size, augmentation, **how)
 
     def _augmented(self, batch: Batch, spec: BatchSpec) -> Batch:
         batch = super()._augmented(batch, spec)

@@ -131,7 +131,7 @@ def test_remote_tables_are_read_in_place(tmp_path, pictures, address):
 
 
 def test_a_table_of_urls_is_refused_with_what_downloads_them(tmp_path):
-    path = write_parquet(tmp_path / "0.parquet", pa.table({"URL": ["https://x"], "caption": ["a"], "label": ["b"]}))
+    path = write_parquet(tmp_path / "0.parquet", pa.table({"URL": ["https://x"], "TEXT": ["a"], "label": ["b"]}))
     for read in (load_labelled, open_shards):
         with pytest.raises(ValueError, match="as URLs only .column 'URL'.: download them first, e.g. by `img2dataset"):
             read(path)
