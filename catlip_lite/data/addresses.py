@@ -232,12 +232,14 @@ def _split_of(info: dict) -> str | None:
 
 def _of_hub(name: str, split: str | None = None, config: str | None = None) -> list[str]:
     """Addresses of a data set's files. name: as on the hub, or a local folder with the same layout."""
+    if not name:
+        raise ValueError(f"{HUB} names no data set: write {HUB}ILSVRC/imagenet-1k#split=validation")
     try:  # here: needed for such addresses alone
         from datasets import load_dataset_builder
     except ImportError as error:
         raise ImportError(f"{HUB} addresses need Hugging Face's library: pip install 'catlip-lite[hf]'") from error
     found = load_dataset_builder(name, config).config.data_files or {}
-    splits = {str(of): [str(path) for path in paths] for of, paths in found.items()}
+    splits = {str(of): [str(path) for path in paths] for of, paths in found.items() if paths}
     if not splits:
         raise FileNotFoundError(f"{HUB}{name} holds no data files that `datasets` knows")
     if (split is None and len(splits) > 1) or (split is not None and split not in splits):

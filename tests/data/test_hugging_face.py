@@ -108,6 +108,11 @@ def test_a_choice_that_is_none_of_split_and_config_is_refused(folders):
         read_captions(f"{folders}/pushed#fold=1")
 
 
+def test_an_address_without_a_name_is_answered_with_one():
+    with pytest.raises(ValueError, match="hf:// names no data set: write hf://ILSVRC"):
+        load_labelled("hf://")
+
+
 def test_a_folder_without_splits_has_none_to_choose(folders, samples):
     shutil.copy(folders / "pushed" / "data" / "test-00000-of-00001.parquet", folders / "saved" / "x.parquet")
     with pytest.raises(ValueError, match="has no splits to choose from: leave out what follows #"):
