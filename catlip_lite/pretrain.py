@@ -28,17 +28,16 @@ from .data.loader import Corpus
 from .data.shards import CAPTION
 from .data.stream import OrderRule, ShardTable, open_shards
 from .labels import CaptionLabeler, Vocabulary, count_synsets
-from .models import PretrainedModel, create_vit, load, save_pretrained
-from .models.heads import prior_logits
+from .models import PretrainedModel, load, save_pretrained
+from .models.clip import ClipModel
 from .models.precision import choose_device
 from .progress import TrainingReporter, progress
 from .training import parallel
 from .training.loop import LOG, RunOptions, train
-from .training.losses import create_loss
 from .training.memory import Fit, fit_to_device
-from .training.objectives import SynsetTargets
+from .training.objectives import Catlip, create_objective
 from .training.ownership import WORKERS, claim_for_all, hold
-from .training.plan import network_on_paper, run_totals, shown, storage
+from .training.plan import run_totals, shown, storage, towers_on_paper
 from .training.recipes import Recipe, recipe_for
 from .workbook.parameters import taken_by
 from .workbook.run_folder import is_demo, open_run, own_or_demo, workbook_path
@@ -51,15 +50,15 @@ from .workbook.shell import run_from_shell
 class PretrainJob:
     """A pre-training run as plain values, so that it can be sent to other processes: what notebook 04's parameters come to.
 
-    folder: outputs/<run>, seen by all processes. vocabulary: a vocabulary.parquet. micro_batch: the recipe's; None: up to that,
-    what the devices take, see `fit_to_device`. workers: processes that train, one a GPU; 1 is this process. restarts: how often
-    Ray Train may start them again after a failure. The rest: see `Corpus`; lanes None: as many as processes decode, where there
-    are shards enough.
+    folder: outputs/<run>, seen by all processes. vocabulary: a vocabulary.parquet; None where no synsets are learnt.
+    micro_batch: the recipe's; None: up to that, what the devices take, see `fit_to_device`. workers: processes that train, one
+    a GPU; 1 is this process. restarts: how often Ray Train may start them again after a failure. The rest: see `Corpus`; lanes
+    None: as many as processes decode, where there are shards enough.
     """
 
     folder: str
     shards: str | list[str]
-    vocabulary: str
+    vocabulary: str | None
     recipe: Recipe
     options: RunOptions = RunOptions()  # noqa: RUF009 (frozen)
     micro_batch: int | None = None
@@ -87,6 +86,10 @@ class PretrainJob:
         """Where weights, checkpoints and logs go."""
         return Path(self.folder) / "pretrain"
 
+    def objective(self) -> Catlip:
+        """What is learnt, with the vocabulary."""
+        return create_objective(self.recipe, self.vocabulary and Vocabulary.load(self.vocabulary))
+
 
 def job_from(values: Mapping) -> tuple[PretrainJob, ShardTable]:
     """The job that notebook 04's parameters come to, and its shards; a vocabulary that is not there is counted.
@@ -101,9 +104,12 @@ def job_from(values: Mapping) -> tuple[PretrainJob, ShardTable]:
     options, folder = RunOptions(**taken_by(RunOptions, values)), open_run(values["run"])
     named, download_to = (values[name] and workbook_path(values[name]) for name in ("vocabulary", "download_to"))
     places = {"folder": str(folder), "shards": shards, "download_to": download_to and str(download_to)}
-    job = PretrainJob(**{**taken_by(PretrainJob, values), **places, "vocabulary": "", "recipe": recipe, "options": options})
-    vocabulary = find_vocabulary(folder, named, shards, values["label_mode"], values["threshold"], values["caption_column"])
-    return replace(job, vocabulary=str(vocabulary)), table
+    job = PretrainJob(**{**taken_by(PretrainJob, values), **places, "vocabulary": None, "recipe": recipe, "options": options})
+    if recipe.names_synsets:
+        vocabulary = find_vocabulary(folder, named, shards, values["label_mode"], values["threshold"], values["caption_column"])
+        job = replace(job, vocabulary=str(vocabulary))
+    job.objective()  # that it can be had
+    return job, table
 
 
 def data_of(values: Mapping) -> tuple[str | list[str], list]:
@@ -143,7 +149,7 @@ def find_vocabulary(run: Path, vocabulary: Path | None, shards, label_mode: str,
     return path
 
 
-def pretrain(job: PretrainJob, corpus: Corpus | None = None) -> PretrainedModel:
+def pretrain(job: PretrainJob, corpus: Corpus | None = None) -> PretrainedModel | ClipModel:
     """Train, or continue, or just load what is finished; the EMA's weights are kept in `outputs/<run>/pretrain/`.
 
     One worker trains in this process, more under Ray Train. A folder that holds another run (recipe, vocabulary or corpus) is
@@ -160,15 +166,15 @@ def pretrain(job: PretrainJob, corpus: Corpus | None = None) -> PretrainedModel:
 @contextmanager
 def claim_folder(job: PretrainJob, table: ShardTable) -> Iterator[bool]:
     """Hold the folder as this run's, see `claim_for_all`; gives whether the run is finished, else it has room: `check_disk`."""
-    folder, vocabulary = job.pretrain_folder, Vocabulary.load(job.vocabulary)
-    identity = {"recipe": job.recipe.identity(), "corpus": table.fingerprint, "wnids": vocabulary.wnids}
+    folder, vocabulary = job.pretrain_folder, job.objective().vocabulary
+    identity = {"recipe": job.recipe.identity(), "corpus": table.fingerprint, "wnids": vocabulary and vocabulary.wnids}
     columns = columns_of(job.caption_column)
     identity["caption_column"] = None if columns == (CAPTION,) else columns  # None: so are runs from before there was a choice
     with claim_for_all(folder, identity) as finished:
         if parallel.is_main() and finished:
             print(f"{folder} holds this very run, finished: nothing to train", flush=True)
         elif parallel.is_main():
-            check_disk(job, vocabulary)
+            check_disk(job, len(vocabulary or ()))
         yield finished
 
 
@@ -186,18 +192,18 @@ def paced(options: RunOptions, step_seconds: float) -> RunOptions:
 
 
 def outlook(
-    network: torch.nn.Module, recipe: Recipe, options: RunOptions, fit: Fit, num_images: int, start: int = 0
+    network: torch.nn.Module, loss, recipe: Recipe, options: RunOptions, fit: Fit, num_images: int, start: int = 0
 ) -> tuple[list[str], RunOptions]:
     """Three lines, what a run will do, in what memory and for how long; and its options, `paced`.
 
     At the speed of the trial, without reading, optimiser and evaluation. start: steps that are done already, fewer than all.
     """
     processes, left, device = parallel.world_size(), recipe.max_steps - start, choose_device(options.device)
-    images, flops = run_totals(network, recipe, processes, start)
+    images, flops = run_totals(network, recipe, processes, start, of_caption=getattr(loss, "training_flops", 0))
     seconds = flops / (fit.speed * processes)
     step, rate = seconds / left, f"{images / seconds:,.3g} images a second"
     options = paced(options, step)
-    weights = sum(parameter.numel() for parameter in network.parameters())
+    weights = sum(p.numel() for part in (network, loss) if isinstance(part, torch.nn.Module) for p in part.parameters())
     to_go = f"steps {start + 1:,} to {recipe.max_steps:,}" if start else f"{left:,} steps"
     shared = f" by {processes} processes" if processes > 1 else ""
     what = (
@@ -232,13 +238,13 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def check_disk(job: PretrainJob, vocabulary: Vocabulary) -> None:
+def check_disk(job: PretrainJob, num_classes: int) -> None:
     """Whether the checkpoints that a run keeps fit where they go, with the trained model.
 
     Raises OSError if not even those that are there at the same time do; tells if those of every `keep_every` steps will not.
     """
     folder, options, steps = job.pretrain_folder, job.options, job.recipe.max_steps
-    model, checkpoint, _ = storage(network_on_paper(job.recipe, len(vocabulary)))
+    model, checkpoint, _ = storage(*towers_on_paper(job.recipe, num_classes))
     saves = math.ceil(steps / options.checkpoint_every)
     last = min(options.keep_last, saves)
     at_once = max(min(last + 1, saves) * checkpoint, last * checkpoint + model)  # one is written before one goes
@@ -261,6 +267,7 @@ def check_disk(job: PretrainJob, vocabulary: Vocabulary) -> None:
 
 # --- one process's part -------------------------------------------------------------------------------------------------------
 
+OF_NETWORK = ("model", "image_size", "stem", "pooling", "objective", "context_length")  # of a recipe, what `load` must know
 OF_A_READER = 0.5e9  # bytes of a process that decodes
 
 
@@ -274,14 +281,14 @@ def open_corpus(job: PretrainJob, table: ShardTable | None = None) -> Corpus:
 
     In a process group the first process looks at shards and checkpoint for all, so that all have one order.
     """
-    recipe, vocabulary = job.recipe, Vocabulary.load(job.vocabulary)
+    recipe = job.recipe
     table = table or parallel.told_by_main(shards_of(job) if parallel.is_main() else None)
     facts = parallel.told_by_main(parallel.latest_facts(job.pretrain_folder / "checkpoints") if parallel.is_main() else None)
     readers = job.workers * max(1, job.loader_workers)
     lanes = facts["rule"]["lanes"] if facts else max(1, min(readers, len(table) // recipe.shuffle_shards))
     return Corpus(
         table,
-        SynsetTargets(CaptionLabeler.from_card(vocabulary.card), vocabulary),
+        job.objective().targets(),
         recipe.image_size,
         AUGMENTATIONS[recipe.augmentation],
         columns=columns_of(job.caption_column),
@@ -295,26 +302,16 @@ def open_corpus(job: PretrainJob, table: ShardTable | None = None) -> Corpus:
     )
 
 
-def create_network(recipe: Recipe, vocabulary: Vocabulary) -> torch.nn.Module:
-    """The ViT of a recipe, its head's bias set as the recipe says; the same weights for the same seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        network = create_vit(recipe.model, len(vocabulary), recipe.image_size, stem=recipe.stem, pooling=recipe.pooling)
-    with torch.no_grad():
-        if recipe.head_bias == "prior":
-            network.head.bias.copy_(torch.from_numpy(prior_logits(vocabulary, recipe.loss)))
-    return network
-
-
 def train_job(job: PretrainJob, corpus: Corpus | None = None) -> None:
     """One process's part of a job, alone or as a member of a process group; the first one writes the finished model."""
     corpus, folder = corpus or open_corpus(job), job.pretrain_folder
-    recipe, vocabulary = job.recipe, corpus.targets.vocabulary
-    network, loss = create_network(recipe, vocabulary), create_loss(recipe.loss, vocabulary)
+    recipe, objective = job.recipe, job.objective()
+    network, loss = objective.network(), objective.loss()
     fitted, options = _fitted(job, corpus, network, loss)
     report = TrainingReporter(recipe.max_steps)
     tell = {"on_log": report, "on_progress": report.within} if parallel.is_main() else {}
-    with parallel.full_disk_told(folder, shown(storage(network).checkpoint, "B")):
+    checkpoint = storage(*towers_on_paper(recipe, len(objective.vocabulary or ()))).checkpoint
+    with parallel.full_disk_told(folder, shown(checkpoint, "B")):
         state = train(network, loss, corpus, fitted, folder, options, **tell)
         if parallel.is_main():
             facts = {
@@ -323,8 +320,8 @@ def train_job(job: PretrainJob, corpus: Corpus | None = None) -> None:
                 "corpus": corpus.table.fingerprint,
                 "shards": job.shards,
             }
-            of_network = {name: getattr(recipe, name) for name in ("model", "image_size", "stem", "pooling")}
-            save_pretrained(folder, state, vocabulary, **of_network, **facts)
+            of_network = {name: getattr(recipe, name) for name in OF_NETWORK}
+            save_pretrained(folder, state, objective.vocabulary, **of_network, **facts)
     parallel.wait_for_all()
 
 
@@ -336,11 +333,12 @@ def _fitted(job: PretrainJob, corpus: Corpus, network: torch.nn.Module, loss) ->
         return recipe, job.options
     reserve = 0.0 if corpus.in_memory else OF_A_READER * job.loader_workers * parallel.processes_here()
     before = facts.get("micro_batch")
-    fit = fit_to_device(network, loss, recipe, job.options, micro_batch=job.micro_batch, before=before, reserve=reserve)
+    whole = recipe.micro_batch if recipe.contrastive else job.micro_batch  # captions are compared over a whole step
+    fit = fit_to_device(network, loss, recipe, job.options, micro_batch=whole, before=before, reserve=reserve)
     recipe = replace(recipe, micro_batch=fit.micro_batch)
     corpus.share_among(parallel.world_size(), recipe.micro_batches // parallel.world_size())
     options = replace(job.options, activation_checkpointing=fit.activation_checkpointing)
-    lines, options = outlook(network, recipe, options, fit, len(corpus), facts["step"])
+    lines, options = outlook(network, loss, recipe, options, fit, len(corpus), facts["step"])
     if parallel.is_main():
         print(*lines, sep="\n", flush=True)
         with atomic_path(folder / OUTLOOK) as staging:

@@ -30,7 +30,8 @@ CHUNK = 64  # images a worker decodes at a time: small enough for steady flow, l
 STORED = 1.5  # side of a picture kept in memory, in views: what crops and tilts still look sharp from
 THREADS = 4  # that decode what is kept in memory
 
-# What samples are to teach: class indices of all, int32, end to end, and how many each has, int64; none where it is skipped.
+# What samples are to teach: class indices of all, int32, end to end, and how many each has, int64; none where it is skipped, or
+# where this says that it has to be.
 Targets = Callable[[Sequence[Sample]], tuple[np.ndarray, np.ndarray]]
 
 
@@ -187,6 +188,9 @@ class Reading:
         for _ in each(show, range(len(samples))):
             pass
         indices, counts = self.targets(samples)
+        for i, sample in enumerate(samples):
+            if sample.skipped:  # for its caption, perhaps, when its image was decoded already
+                images[i] = 0
         return Batch(
             images,
             torch.from_numpy(indices.astype(np.int64)),
@@ -370,11 +374,10 @@ class Loader:
 
 @dataclass(frozen=True)
 class FirstLook:
-    """captions: how many were looked at. skipped: name and reason of samples that cannot be used."""
+    """captions: how many were looked at. facts: what their targets are like. skipped: name and reason of unusable samples."""
 
     captions: int
-    labels_per_image: float
-    without_label: int
+    facts: dict[str, float]
     skipped: list[tuple[str, str]]
 
 
@@ -419,16 +422,17 @@ class Corpus(Loader):
         """
         if self.in_memory:
             counts, skipped = np.diff(self._ends, prepend=0)[self.memory.weights.numpy() > 0], self.memory.skipped
+            indices = self.memory.indices.numpy()  # what is skipped has none
         else:
             positions = np.arange(min(most, max(1, len(self) // self.rule.lanes))) * self.rule.lanes
             read = [self.stream.read(*place) for place in zip(*(p.tolist() for p in self.order.locate(positions)), strict=True)]
-            good = [sample for sample in read if not sample.skipped]
+            indices, counts = self.targets(read)
             skipped = [(sample.key, sample.skipped) for sample in read if sample.skipped]
-            counts = self.targets(good)[1] if good else np.zeros(0, np.int64)
+            counts = counts[[not sample.skipped for sample in read]]
         if not counts.any():
             lost = f"; {len(skipped):,} samples cannot be used, such as {skipped[0][0]} ({skipped[0][1]})" if skipped else ""
             raise ValueError(
                 f"none of the {len(counts):,} captions looked at has {self.targets}: choose another vocabulary or other "
                 f"shards{lost}"
             )
-        return FirstLook(len(counts), float(counts.mean()), int((counts == 0).sum()), skipped)
+        return FirstLook(len(counts), self.targets.look(indices, counts), skipped)

@@ -33,6 +33,9 @@ class Borrowed:
     kind: str
 
 
+NOTHING = Borrowed(np.zeros(0, np.int32), np.zeros(0, np.float32), "none")
+
+
 def borrow(
     label_set: LabelSet,
     vocabulary: Vocabulary,
@@ -57,7 +60,7 @@ def borrow(
         raise ValueError(f"min_similarity={min_similarity} must be above 0 and at most 1 (1: the same synset)")
     known = load_nouns().row
     own = [tuple(w for w in wnids if w in known) for wnids in label_set.wnids]
-    result = [Borrowed(np.zeros(0, np.int32), np.zeros(0, np.float32), "none")] * len(own)
+    result = [NOTHING] * len(own)
     for way in dict.fromkeys((how, *fallback)):
         waiting = [i for i, found in enumerate(result) if found.kind == "none" and own[i]]
         labels = LabelSet(label_set.title, tuple(label_set.names[i] for i in waiting), tuple(own[i] for i in waiting))

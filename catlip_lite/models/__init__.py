@@ -1,15 +1,19 @@
 """ViTs by name, published weights as such ViTs, pre-trained models as one folder, exports for other programs, and costs."""
 
+from .clip import ClipModel
 from .corenet import corenet_state_dict, load_corenet
 from .export import export_program, export_timm
 from .flops import forward_flops, mfu, peak_flops, training_flops
 from .heads import Head, fit_scale, fit_temperature, random_head, transfer_head, zero_shot_head
+from .image_model import ImageModel
 from .pretrained import PretrainedModel, load, network_of, save_pretrained
 from .vit import MODELS, create_vit
 
 __all__ = [
     "MODELS",
+    "ClipModel",
     "Head",
+    "ImageModel",
     "PretrainedModel",
     "corenet_state_dict",
     "create_vit",

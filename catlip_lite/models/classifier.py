@@ -20,7 +20,8 @@ from torch import nn
 from ..artefacts import atomic_path, provenance
 from ..data.labelled import LabelledImages, batches_of_views
 from .heads import Head
-from .pretrained import ImageLike, PretrainedModel, network_of
+from .image_model import ImageLike
+from .pretrained import PretrainedModel, network_of
 from .vit import build_vit, shape_of
 
 OF_BACKBONE = ("model", "stem", "pooling", "mean", "std")  # what a classifier's configuration keeps of its backbone's
@@ -38,7 +39,7 @@ def classifier_network(
     if head.weight.shape[1] != width:
         raise ValueError(f"the head takes {head.weight.shape[1]} features, the backbone gives {width}: make it for this model")
     network = build_vit(shape_of(model.network), len(head.weight), image_size or model.image_size, drop_path=drop_path)
-    state = {name: value.detach().cpu() for name, value in model.network.state_dict().items()}
+    state = {name: value.detach().cpu() for name, value in model.network.state_dict().items() if not name.startswith("head.")}
     grid = list(network.patch_embed.grid_size)
     state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], grid, num_prefix_tokens=0)
     state |= {"head.weight": head.weight.cpu(), "head.bias": head.bias.cpu()}

@@ -17,6 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from ..artefacts import atomic_path
 from ..data.images import Evaluation
 from ..labels import Vocabulary
+from .image_model import ImageModel
 from .pretrained import PretrainedModel, load, network_of
 from .vit import shape_of, timm_arguments
 
@@ -88,8 +89,9 @@ def export_program(model: ModelLike, destination: str | os.PathLike) -> Path:
     if destination.suffix != ".pt2":
         raise ValueError(f"{destination} must end in .pt2, PyTorch's ending for exported programs: choose another name")
     model = _loaded(model)
-    network = network_of(model.config, num_classes=len(model.vocabulary))  # anew: in bf16 on CPUs the model's attention is not
-    network.load_state_dict(_weights(model))  # that of its start
+    # Anew: in bf16 on CPUs the model's attention is not that of its start.
+    network = network_of({**model.config, "objective": "catlip"}, num_classes=len(model.vocabulary))
+    network.load_state_dict(_weights(model))
     images = torch.zeros(2, 3, model.image_size, model.image_size)  # two, as a batch of one would be taken for a constant
     program = torch.export.export(network.eval(), (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
     classes = list(zip(model.vocabulary.wnids, model.vocabulary.names, strict=True))
@@ -101,11 +103,17 @@ def export_program(model: ModelLike, destination: str | os.PathLike) -> Path:
 
 
 def _loaded(model: ModelLike) -> PretrainedModel:
-    return model if isinstance(model, PretrainedModel) else load(model, device="cpu")
+    """Raises ValueError for one without a synset head."""
+    model = model if isinstance(model, ImageModel) else load(model, device="cpu")
+    if not isinstance(model, PretrainedModel):
+        raise ValueError(f"a model trained as {model.config['objective']!r} has no synset head to export: give one that has")
+    return model
 
 
 def _weights(model: PretrainedModel) -> dict[str, torch.Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
+    """Those of the backbone and the synset head, without CLIP's projection beside it."""
+    kept = {name: value for name, value in model.network.state_dict().items() if name != "head.projection"}
+    return {name: value.detach().cpu().contiguous() for name, value in kept.items()}
 
 
 def _transform(config: Mapping) -> dict:

@@ -129,8 +129,9 @@ def build_vit(shape: VitShape, num_classes: int, image_size: int = 224, *, drop_
         embed_layer=PatchEmbed if shape.stem == "patches" else partial(ConvStem, kind=shape.stem),
         drop_path_rate=drop_path,
     )
-    nn.init.trunc_normal_(model.head.weight, std=0.02)
-    nn.init.zeros_(model.head.bias)
+    if num_classes:
+        nn.init.trunc_normal_(model.head.weight, std=0.02)
+        nn.init.zeros_(model.head.bias)
     return model
 
 

@@ -106,6 +106,29 @@ class Learner(nn.Module):
         losses = self.loss(self.network(images), indices, rows)
         return (losses * weights).sum() / len(weights) + penalty
 
+    def towers(self) -> list[nn.Module]:
+        """What is trained and kept: the network, and a loss that has parameters, a text tower's."""
+        trained = isinstance(self.loss, nn.Module) and any(True for _ in self.loss.parameters())
+        return [self.network, self.loss] if trained else [self.network]
+
+    def averaged(self) -> dict[str, torch.Tensor]:
+        """The state of the towers."""
+        return {name: value for tower in self.towers() for name, value in tower.state_dict().items()}
+
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks of all towers."""
+        return [*self.network.blocks, *(self.loss.text.transformer.resblocks if hasattr(self.loss, "text") else ())]
+
+    def set_grad_checkpointing(self, enable: bool) -> None:
+        """Of all towers."""
+        self.network.set_grad_checkpointing(enable)
+        if hasattr(self.loss, "text"):
+            self.loss.text.set_grad_checkpointing(enable)
+
+    def training_flops(self, image_size: int, keep_tokens: float = 1.0) -> int:
+        """Of an image and its caption, forward and backward."""
+        return training_flops(self.network, image_size, keep_tokens=keep_tokens) + getattr(self.loss, "training_flops", 0)
+
 
 def create_learner(
     network: nn.Module, loss: Callable, recipe: Recipe, options: RunOptions, normalise: Normalise | None = None
@@ -138,7 +161,7 @@ def compile_learner(spread: nn.Module, learner: Learner, how: str) -> Callable:
     """
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     if parallel.world_size() > 1 and how == "fsdp":
-        parts = [learner.network.patch_embed, *learner.network.blocks]
+        parts = [learner.network.patch_embed, *learner.blocks()]
         for part in parts if learner.range_augment is None else [learner.range_augment, *parts]:
             part.compile(dynamic=False)
         return spread
@@ -191,12 +214,12 @@ def start_training(
 ) -> Training:
     """Put a network on its device, ready for its first step."""
     learner, dtype = create_learner(network, loss, recipe, options, normalise)
-    network.set_grad_checkpointing(bool(options.activation_checkpointing))
+    learner.set_grad_checkpointing(bool(options.activation_checkpointing))
     device, how = next(network.parameters()).device, options.spread(recipe.model)
-    spread = parallel.distribute(learner, network.blocks, how, device)
-    of_groups = {"decay_embeddings": recipe.decay_embeddings, "layer_decay": recipe.layer_decay}
+    spread = parallel.distribute(learner, learner.blocks(), how, device)
+    of_groups = {"decay_embeddings": recipe.decay_embeddings, "layer_decay": recipe.layer_decay, "beta2": recipe.beta2}
     optimisers = create_optimisers(learner, recipe.weight_decay, recipe.optimiser, dtype=dtype, **of_groups)
-    ema = Ema(network, recipe.ema_momentum)
+    ema = Ema(learner.averaged(), recipe.ema_momentum)
     use_compile = device.type == "cuda" if options.compile is None else options.compile
     stepped = compile_learner(spread, learner, how) if use_compile else spread
     return Training(learner, spread, stepped, optimisers, ema, dtype)
@@ -256,7 +279,8 @@ def train(
     line of the log (see `Meter.read`), `on_progress` each micro-batch: the number of its step, how many images of it are done,
     and of how many. folder None: nothing is written, for runs of seconds without checkpoints. corpus: anything with its
     `batches`, `identity` and length. normalise: see `Learner`.
-    Returns the averaged weights, a state dict of the network on the CPU; the network has the last ones.
+    Returns the averaged weights, a state dict of the network on the CPU; the network has the last ones. Where the loss has
+    parameters, as a text tower has, they are trained and averaged with it, and are part of what is returned.
     Raises FloatingPointError when a loss or gradient is not finite: the step and the names of its samples are in
     `folder/not_finite_rank<r>.json`, and every checkpoint is from before it.
     """
@@ -268,7 +292,7 @@ def train(
         facts = training.resume(folder / "checkpoints") if saving else None
         place = _place_of(facts, corpus, recipe, folder)
         plan = StepPlan(recipe, place, parallel.rank(), parallel.world_size())
-        meter = Meter(network, recipe, device, training.dtype, (facts or {}).get("skipped", 0))
+        meter = Meter(training.learner, recipe, device, training.dtype, (facts or {}).get("skipped", 0))
         stream = meter.counted(on_device(corpus.batches(plan.specs()), device))
         target = torch.zeros((), device=device)
         # Closed whatever happens: an error's traceback holds on to the stream, and so to the processes that decode.
@@ -388,10 +412,10 @@ class Meter:
     the last reading whose loss or gradient is not finite, with this process's samples, none if the loss was another's.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device, dtype: torch.dtype, skipped: int = 0):
+    def __init__(self, learner: Learner, recipe: Recipe, device: torch.device, dtype: torch.dtype, skipped: int = 0):
         self.max_steps, self.device, self.peak = recipe.max_steps, device, peak_flops(device, dtype)
         self.skipped, self.not_finite = skipped, None
-        self._flops = cache(lambda size, patch_drop: training_flops(network, size, keep_tokens=1 - patch_drop))
+        self._flops = cache(lambda size, patch_drop: learner.training_flops(size, keep_tokens=1 - patch_drop))
         self._restart()
 
     def _restart(self) -> None:

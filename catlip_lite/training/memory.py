@@ -72,9 +72,9 @@ def fit_to_device(
         with _left_as_it_was(learner):
             wait_for_all()  # until every process has its weights
             free = (free_memory(device) - reserve) * (1 - SPARE) / (1 if kind == "cuda" else processes_here())
-            free += FLOAT * sum(p.numel() for p in network.parameters())  # the weights are part of the state, and there
+            free += FLOAT * sum(p.numel() for p in learner.parameters())  # the weights are part of the state, and there
             wait_for_all()  # and none has begun to measure
-            state = _state(network, recipe, options)
+            state = _state(learner, recipe, options)
             need = planned(learner, dtype, recipe, state)
             left = free if micro_batch is None or checkpointing is None else float("inf")
             usual = choose(need, sizes, checkpointing, left, ENOUGH[kind])
@@ -90,9 +90,10 @@ def fit_to_device(
                 torch.cuda.empty_cache()
             if chosen is None:
                 least = need(sizes[-1], checkpointing is not False)
+                smaller = "batch_size, or more workers" if recipe.contrastive else "micro_batch, or free memory"
                 raise ValueError(
                     f"{recipe.model} takes {least / 1e9:.1f} GB with micro_batch={sizes[-1]}, {left / 1e9:.1f} GB are "
-                    f"free on {device}: choose a smaller model, image_size or micro_batch, or free memory"
+                    f"free on {device}: choose a smaller model, image_size or {smaller}"
                 )
             everyone = from_all((*chosen, speed))
     fitting = min(n for n, *_ in everyone), any(light for _, light, _ in everyone)
@@ -115,14 +116,15 @@ def choose(need: Callable, sizes: list[int], checkpointing: bool | None, free: f
 # --- the plan -----------------------------------------------------------------------------------------------------------------
 
 
-def _state(network: nn.Module, recipe: Recipe, options: RunOptions) -> float:
+def _state(learner: Learner, recipe: Recipe, options: RunOptions) -> float:
     """Bytes that a process holds all the time; under FSDP its part, with what is gathered for the block at work."""
     if world_size() == 1 or options.spread(recipe.model) != "fsdp":
-        return storage(network).state
-    blocks = FLOAT * sum(p.numel() for p in network.blocks.parameters())
-    rest = FLOAT * sum(p.numel() for p in network.parameters()) - blocks
+        return storage(*learner.towers()).state
+    sizes = [FLOAT * sum(p.numel() for p in block.parameters()) for block in learner.blocks()]
+    rest = FLOAT * sum(p.numel() for p in learner.parameters()) - sum(sizes)
     # Weights and gradients of the rest, which is gathered throughout; of the block at work and of the next.
-    return storage(network, min(world_size(), processes_here())).state + 2 * rest + 4 * blocks / len(network.blocks)
+    devices = min(world_size(), processes_here())
+    return storage(*learner.towers(), devices=devices).state + 2 * rest + 4 * max(sizes)
 
 
 def planned(learner: Learner, dtype: torch.dtype, recipe: Recipe, state: float) -> Callable[[int, bool], float]:
@@ -133,7 +135,7 @@ def planned(learner: Learner, dtype: torch.dtype, recipe: Recipe, state: float) 
     """
     network, blocks = learner.network, learner.network.blocks
     depth, patch, constant, of_image = len(blocks), network.patch_embed.patch_size[0], 0.0, {}
-    network.set_grad_checkpointing(False)
+    learner.set_grad_checkpointing(False)
     for size in {recipe.scales[0].size, recipe.scales[-1].size}:
         kept = {(n, d): _kept(learner, dtype, n, size, blocks[:d]) for n in (1, 2) for d in (1, 2)}
         once, block = kept[2, 1] - kept[1, 1], kept[2, 2] - kept[1, 2] - kept[2, 1] + kept[1, 1]
@@ -185,8 +187,8 @@ def try_out(learner: Learner, dtype: torch.dtype, recipe: Recipe, state: float, 
     On a GPU at the smallest and the largest size, beside as much memory as the state will take. On a CPU, which could only be
     killed, some images of the smallest size, for the speed.
     """
-    network, device = learner.network, next(learner.parameters()).device
-    network.set_grad_checkpointing(checkpointing)
+    device = next(learner.parameters()).device
+    learner.set_grad_checkpointing(checkpointing)
     images = images_by_size(recipe, micro_batch)
     smallest, largest = min(images), max(images)
 
@@ -199,16 +201,16 @@ def try_out(learner: Learner, dtype: torch.dtype, recipe: Recipe, state: float, 
         return time.perf_counter() - began
 
     if device.type == "cuda":
-        there = 2 * FLOAT * sum(p.numel() for p in network.parameters())  # weights, and soon their gradients
+        there = 2 * FLOAT * sum(p.numel() for p in learner.parameters())  # weights, and soon their gradients
         beside = torch.empty(int(max(0, state - there)), dtype=torch.uint8, device=device)
         seconds(images[smallest], smallest)
         seconds(images[largest], largest)
-        speed = images[largest] * training_flops(network, largest) / seconds(images[largest], largest)
+        speed = images[largest] * learner.training_flops(largest) / seconds(images[largest], largest)
         del beside
         return speed
     seconds(1, smallest)  # the first is slow
     tried = max(1, min(int(TIMED_SECONDS / seconds(1, smallest)), images[smallest]))
-    return tried * training_flops(network, smallest) / seconds(tried, smallest)
+    return tried * learner.training_flops(smallest) / seconds(tried, smallest)
 
 
 def _loss_of(learner: Learner, dtype: torch.dtype, images: int, size: int) -> torch.Tensor:

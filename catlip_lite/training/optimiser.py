@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -32,6 +32,7 @@ def create_adamw(
     model: nn.Module,
     weight_decay: float,
     *,
+    beta2: float = 0.999,
     leave_out: Sequence[nn.Parameter] = (),
     decay_embeddings: bool = False,
     layer_decay: float = 1.0,
@@ -51,7 +52,7 @@ def create_adamw(
             scale = 1.0 if layer_decay == 1 else lr_scale(name, depth, layer_decay)
             groups.setdefault((0.0 if plain else weight_decay, scale), []).append(parameter)
     settings = [{"params": p, "weight_decay": decay, "lr_scale": scale} for (decay, scale), p in groups.items() if p]
-    return torch.optim.AdamW(settings, lr=0.0, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    return torch.optim.AdamW(settings, lr=0.0, betas=(0.9, beta2), eps=1e-8, fused=True)
 
 
 def lr_scale(name: str, depth: int, layer_decay: float) -> float:
@@ -120,15 +121,15 @@ def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
 
 
 class Ema:
-    """Exponential moving average of a model's parameters and buffers (momentum 5e-4 a step in the paper), on their device.
+    """Exponential moving average of a model's state dict (momentum 5e-4 a step in the paper), on its device.
 
     The momentum starts high and falls to its value, so that short runs are not held back by their first weights. The model's
     tensors must stay where they are (their values change); what FSDP spreads is averaged in place, each process its part.
     """
 
-    def __init__(self, model: nn.Module, momentum: float):
+    def __init__(self, state: Mapping[str, torch.Tensor], momentum: float):
         self.momentum = momentum
-        current = {name: value.detach() for name, value in model.state_dict().items()}
+        current = {name: value.detach() for name, value in state.items()}
         self.state = {name: value.clone() for name, value in current.items()}
         floats = [name for name, value in current.items() if value.is_floating_point()]
         self._averages, self._values = ([_local(tensors[name]) for name in floats] for tensors in (self.state, current))

@@ -19,6 +19,7 @@ import yaml
 from torch import nn
 
 from ..labels.vocabulary import CORENET_CLASSES
+from ..models.clip import add_projection, text_flops, text_tower
 from ..models.flops import training_flops
 from ..models.vit import MODELS, create_vit
 from .recipes import Recipe, recipe_for
@@ -37,34 +38,38 @@ class Storage(NamedTuple):
     state: float
 
 
-def storage(network: nn.Module, devices: int = 1) -> Storage:
-    """What a network takes in training; devices: over how many FSDP spreads the state, 1 for none.
+def storage(*towers: nn.Module, devices: int = 1) -> Storage:
+    """What networks take in training; devices: over how many FSDP spreads the state, 1 for none.
 
     Weights, gradients, AdamW's two moments and EMA, each float32, and BatchNorm's statistics.
     """
-    tensors = list(network.parameters())
+    tensors = [tensor for tower in towers for tensor in tower.parameters()]
     weights = FLOAT * sum(tensor.numel() for tensor in tensors)
-    statistics = sum(buffer.numel() * buffer.element_size() for buffer in network.buffers())
+    statistics = sum(buffer.numel() * buffer.element_size() for tower in towers for buffer in tower.buffers())
     kept, counters = 2 * statistics, FLOAT * len(tensors)  # statistics: the model's and the EMA's; AdamW counts steps a tensor
     return Storage(weights + statistics, 4 * weights + kept + counters, 5 * weights / devices + kept)
 
 
-def run_totals(network: nn.Module, recipe: Recipe, devices: int, start: int = 0) -> tuple[float, float]:
+def run_totals(network: nn.Module, recipe: Recipe, devices: int, start: int = 0, *, of_caption: int = 0) -> tuple[float, float]:
     """Images that a run sees from step `start` on, and the FLOPs that they take, forward and backward; a step counts as the
-    mean over its sizes."""
+    mean over its sizes. of_caption: FLOPs of a text tower beside each."""
     sizes, shares = recipe.scales, shares_of_scales(recipe, devices)
     images = [devices * scale.batch * share for scale, share in zip(sizes, shares, strict=True)]
     total = 0.0
     for drop, steps in Counter(recipe.patch_drop_at(step) for step in range(start, recipe.max_steps)).items():
-        costs = [training_flops(network, scale.size, keep_tokens=1 - drop) for scale in sizes]
+        costs = [training_flops(network, scale.size, keep_tokens=1 - drop) + of_caption for scale in sizes]
         total += steps * sum(n * cost for n, cost in zip(images, costs, strict=True)) / len(sizes)
     return (recipe.max_steps - start) * sum(images) / len(sizes), total
 
 
-def network_on_paper(recipe: Recipe, num_classes: int) -> nn.Module:
-    """A recipe's network without memory for its weights."""
+def towers_on_paper(recipe: Recipe, num_classes: int) -> list[nn.Module]:
+    """A recipe's network, and its text tower if it has one, without memory for their weights."""
     with torch.device("meta"):
-        return create_vit(recipe.model, num_classes, recipe.image_size, stem=recipe.stem, pooling=recipe.pooling)
+        classes = num_classes if recipe.names_synsets else 0
+        network = create_vit(recipe.model, classes, recipe.image_size, stem=recipe.stem, pooling=recipe.pooling)
+        if not recipe.contrastive:
+            return [network]
+        return [add_projection(network, recipe.model), text_tower(recipe.model, recipe.context_length)]
 
 
 def training_plan(recipe: Recipe, num_classes: int, devices: int, speed=None, jpeg_bytes=None) -> dict[str, tuple]:
@@ -73,11 +78,12 @@ def training_plan(recipe: Recipe, num_classes: int, devices: int, speed=None, jp
     speed: FLOP/s of a device, its peak times MFU; None: no times. jpeg_bytes: mean size of an encoded image; None: no reading.
     Activations come on top of the memory told (they follow micro-batch and compiler), and blocks that FSDP has gathered.
     """
-    network = network_on_paper(recipe, num_classes)
-    together = min(devices, PER_MACHINE)
-    alone, shared, (seen, total) = storage(network), storage(network, together), run_totals(network, recipe, devices)
+    towers = towers_on_paper(recipe, num_classes)
+    together, of_caption = min(devices, PER_MACHINE), sum(3 * text_flops(text) for text in towers[1:])
+    alone, shared = storage(*towers), storage(*towers, devices=together)
+    seen, total = run_totals(towers[0], recipe, devices, of_caption=of_caption)
     plan = {
-        "parameters": (sum(p.numel() for p in network.parameters()), "", "of the network, head included"),
+        "parameters": (sum(p.numel() for tower in towers for p in tower.parameters()), "", "of the network, head included"),
         "state_ddp": (alone.state, "B", "training state of a device, each has all of it"),
         "state_fsdp": (shared.state, "B", f"training state of a device, spread over {together} of a machine"),
         "checkpoint": (alone.checkpoint, "B", "weights, moments and EMA of one checkpoint"),

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..data.images import AUGMENTATIONS
 from ..data.labelled.boxes import LABELS_OF, LEAST_VISIBLE
+from ..models.clip import CONTEXT
 from ..models.vit import MODELS
 from .losses import LOSSES
 from .optimiser import OPTIMISERS, learning_rate
@@ -79,8 +80,13 @@ def _batch(size: int, base: int, micro_batch: int, kind: str) -> int:
 
 # --- the recipe ---------------------------------------------------------------------------------------------------------------
 
+OBJECTIVES = ("catlip", "clip", "siglip", "superclip")  # see `training.objectives`
+WITHOUT_SYNSETS = ("clip", "siglip")
+
 # How the work is cut and spread does not decide the outcome (but for the images that a batch norm averages over).
 FREE_TO_CHANGE = ("micro_batch",)
+# Told only where they are not the default, so that runs begun before there was a choice go on.
+SINCE_THEN = ("objective", "context_length", "beta2")
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,8 @@ class Recipe:
     its `prior_logits`, which takes the initial loss (bce) from V * ln 2 to the labels' entropy. range_augment: learn the
     strength of brightness, contrast and noise. multi_scale: see `scales`. patch_drop: share of patch tokens left out of every
     image, until the last `unmasked_tail` share of the steps, which see whole images. decay_embeddings: see `create_adamw`.
-    shuffle_shards: see `OrderRule`.
+    shuffle_shards: see `OrderRule`. objective: what is learnt, one of OBJECTIVES; loss is that of the synset head, if it has
+    one. context_length: tokens of a caption that a text tower reads. beta2: of AdamW.
     """
 
     model: str
@@ -121,6 +128,9 @@ class Recipe:
     clip: float = 1.0
     shuffle_shards: int = 8
     seed: int = 0
+    objective: str = "catlip"
+    context_length: int = CONTEXT
+    beta2: float = 0.999
 
     layer_decay = 1.0  # no field: pre-training has one learning rate for all layers, fine-tuning may not
 
@@ -140,7 +150,19 @@ class Recipe:
 
     def identity(self) -> dict:
         """The values that a run keeps from its first step to its last."""
-        return {name: value for name, value in asdict(self).items() if name not in FREE_TO_CHANGE}
+        defaults = {field.name: field.default for field in fields(Recipe)}
+        new = {name for name in SINCE_THEN if getattr(self, name) == defaults[name]}
+        return {name: value for name, value in asdict(self).items() if name not in {*FREE_TO_CHANGE, *new}}
+
+    @property
+    def contrastive(self) -> bool:
+        """Whether images are compared with the captions of a whole step."""
+        return self.objective != "catlip"
+
+    @property
+    def names_synsets(self) -> bool:
+        """Whether there is a head with a row for each synset of a vocabulary."""
+        return self.objective not in WITHOUT_SYNSETS
 
     def lr_at(self, step: int) -> float:
         """Learning rate of a step, see `learning_rate`."""
@@ -163,7 +185,7 @@ def mean_batch(values: dict) -> float:
 
 CHOICES = {
     "loss": LOSSES, "optimiser": OPTIMISERS, "multi_scale": MULTI_SCALE, "head_bias": ("zero", "prior"),
-    "augmentation": AUGMENTATIONS, "schedule": ("epoch", "step"), "labels_of": LABELS_OF,
+    "augmentation": AUGMENTATIONS, "schedule": ("epoch", "step"), "labels_of": LABELS_OF, "objective": OBJECTIVES,
 }  # fmt: skip
 
 
@@ -196,6 +218,8 @@ def _settle(values: dict, processes: int, *, keep_micro_batch: bool) -> None:
     if not 0 <= values.get("unmasked_tail", 0.1) <= 1:
         raise ValueError(f"unmasked_tail={values['unmasked_tail']} must be a share of the steps, from 0 to 1")
     batch, share = values["batch_size"], values["batch_size"] // processes
+    if values.get("objective", "catlip") != "catlip":
+        _check_contrastive(values, batch, share)
     most = min(values.get("micro_batch", share), share)
     if most < 1:
         told = f"batch_size={batch} and micro_batch={values.get('micro_batch')}"
@@ -208,6 +232,19 @@ def _settle(values: dict, processes: int, *, keep_micro_batch: bool) -> None:
         raise ValueError(f"batch_size={batch} must be a multiple of micro_batch={most}{among}")
 
 
+def _check_contrastive(values: dict, batch: int, share: int) -> None:
+    told = f"objective={values['objective']!r} compares each image with the captions of its whole step"
+    if batch < 2:
+        raise ValueError(f"{told}: batch_size={batch} leaves nothing to compare, give 2 or more")
+    if values.get("micro_batch", share) < share:
+        raise ValueError(
+            f"{told}, which cannot be accumulated: micro_batch={values['micro_batch']} would compare it with fewer than "
+            f"batch_size={batch}; leave micro_batch out, and give more workers or a smaller batch_size if memory runs out"
+        )
+    if values["context_length"] < 3:
+        raise ValueError(f"context_length={values['context_length']} must be at least 3: both marks of a caption, and a token")
+
+
 # --- pre-training: table 6, and CC3M's ----------------------------------------------------------------------------------------
 
 # Table 6 (DataComp): learning rates and batch over all GPUs; 200,000 steps, 10,000 of them warm-up.
@@ -216,6 +253,8 @@ PAPER = {
     "ema_momentum": 5e-4, "augmentation": "paper", "range_augment": True, "multi_scale": "paper", "head_bias": "zero",
 }  # fmt: skip
 PAPER_LR = {"vit_ti16": 1e-3, "vit_s16": 1e-3, "vit_b16": 1e-3, "vit_l16": 6e-4, "vit_h16": 4e-4}
+# Its CLIP baseline, where it differs; the rate is one for all models.
+PAPER_CLIP = {"lr": 5e-4, "min_lr": 1e-6, "beta2": 0.98}
 PAPER_MICRO_BATCH = {"vit_ti16": 1024, "vit_s16": 1024, "vit_b16": 1024, "vit_l16": 512, "vit_h16": 256}  # images a GPU
 
 # The paper's run on CC3M, from which it lists no others for small corpora: a batch of 2,048 and ViT-B's rates of 2e-3 to 2e-5,
@@ -231,6 +270,7 @@ DEMO = {
     "optimiser": "muon", "ema_momentum": 2e-3, "augmentation": "drawings", "range_augment": False, "multi_scale": "none",
     "head_bias": "prior",
 }  # fmt: skip
+DEMO_CONTEXT = 24  # tokens: one in seventy of the captions of the demo and of Flickr8k has more
 
 
 def recipe_for(model: str, *, epochs: float | None = None, num_samples: int | None = None, processes=1, **given) -> Recipe:
@@ -241,19 +281,29 @@ def recipe_for(model: str, *, epochs: float | None = None, num_samples: int | No
     square root of their ratio, as AdamW's should (Malladi et al., NeurIPS 2022). No run is longer than 100 epochs, unless
     epochs (instead of max_steps; needs num_samples) or max_steps say so. processes: how many share a step; the micro-batch, if
     it is not given, is the paper's images a GPU, or each process's share if that is less. vit_nano8 has its own recipe.
+    A contrastive objective takes table 6's values for CLIP (5e-4 to 1e-6, beta2 0.98), and all of a process's share at a time;
+    `superclip` its authors' loss, `superclass`.
     Raises ValueError for an unknown model, name or impossible value.
     """
     given = _given(Recipe, model, given)
     demo, few = model == "vit_nano8", num_samples is not None and num_samples < FEW_IMAGES
+    objective = given.get("objective", "catlip")
+    contrastive = objective != "catlip"
+    if objective in WITHOUT_SYNSETS and "loss" in given:
+        raise ValueError(f"loss={given['loss']!r} is of the synset head, which objective={objective!r} has not: leave it out")
     if demo:
-        values = DEMO | given
+        values = DEMO | ({"context_length": DEMO_CONTEXT, "beta2": PAPER_CLIP["beta2"]} if contrastive else {})
     else:
         papers = FEW_BATCH if few else PAPER["batch_size"]
         most = papers if num_samples is None else max(1, num_samples // FEWEST_STEPS)
         batch = given.get("batch_size") or min(papers, 1 << (most.bit_length() - 1))
-        lr = PAPER_LR[model] * (FEW_LR if few else 1) * min(1.0, max(0, batch) / papers) ** 0.5
-        values = {**PAPER, "micro_batch": PAPER_MICRO_BATCH[model], "batch_size": batch, "lr": lr, **given}
-    values.setdefault("min_lr", values["lr"] / 100)
+        lr = PAPER_CLIP["lr"] if contrastive else PAPER_LR[model] * (FEW_LR if few else 1)
+        values = {**PAPER, "batch_size": batch, "lr": lr * min(1.0, max(0, batch) / papers) ** 0.5}
+        values |= {"context_length": CONTEXT, "beta2": PAPER_CLIP["beta2"]} if contrastive else {}
+        values |= {} if contrastive else {"micro_batch": PAPER_MICRO_BATCH[model]}
+    values |= {"loss": "superclass"} if objective == "superclip" else {}
+    values |= given
+    values.setdefault("min_lr", values["lr"] / (PAPER_CLIP["lr"] / PAPER_CLIP["min_lr"] if contrastive else 100))
     _settle(values, processes, keep_micro_batch="micro_batch" in given)
     if "max_steps" not in given and (epochs is not None or (num_samples is not None and not demo)):
         passes = MOST_EPOCHS if epochs is None else epochs

@@ -19,7 +19,7 @@ from ..data.addresses import Address
 from ..data.labelled import LabelledImages, address_name, load_labelled, named_addresses
 from ..data.labelled.images import joined, refuse_alike, some
 from ..labels import LabelSet
-from ..labels.borrowing import Borrowed
+from ..labels.borrowing import NOTHING, Borrowed
 from ..labels.borrowing import borrow as borrow_rows
 from ..labels.mapping import map_classes
 from ..models import Head, PretrainedModel, fit_scale, random_head, transfer_head
@@ -63,10 +63,14 @@ class Task:
     def head(self, init: str = TRANSFER, *, scale="as trained", bias="prior", seed: int = 0, train: Part | None = None) -> Head:
         """Where training starts: "Random Init", or "Transfer Init" (see `transfer_head` for scale and bias).
 
-        scale "fitted" is the one temperature that suits `train` best, as trained without an image.
+        scale "fitted" is the one temperature that suits `train` best, as trained without an image. Raises ValueError for
+        Transfer Init from a model without rows, as CLIP is.
         """
         if init == RANDOM:
             return random_head(len(self.borrowed), self.model.network.head.in_features, seed)
+        if not hasattr(self.model, "vocabulary"):
+            told = f"a {self.model.config['objective']} model has no head with rows of synsets to borrow"
+            raise ValueError(f"{told}: start at random (init={RANDOM!r}), probe its features, or compare with prompts")
         if scale != "fitted":
             return transfer_head(self.model, self.borrowed, scale=scale, bias=bias, seed=seed)
         head = transfer_head(self.model, self.borrowed, bias=bias, seed=seed)
@@ -96,7 +100,7 @@ class Task:
 
     def borrowing(self) -> pd.DataFrame:
         """How many labels borrow what, from how many rows and captions, with examples; `label_mapping.csv` has them all."""
-        counts = self.model.vocabulary.counts
+        counts = self.model.vocabulary.counts if hasattr(self.model, "vocabulary") else np.zeros(0, np.int64)
         facts = pd.DataFrame(
             {
                 "borrows": [KINDS[found.kind] for found in self.borrowed],
@@ -157,7 +161,10 @@ def open_task(
             "mean in a CSV with columns label,wnids (`label_mapping`), name the `label_set` they are of, or set allow_unknown "
             "to start them at random"
         )
-    borrowed = borrow_rows(meant, model.vocabulary, borrow, min_similarity=borrow_similarity)
+    if hasattr(model, "vocabulary"):
+        borrowed = borrow_rows(meant, model.vocabulary, borrow, min_similarity=borrow_similarity)
+    else:  # CLIP: there are no rows to borrow
+        borrowed = [NOTHING] * len(meant)
     place = np.arange(len(images))
     if not multi_label:
         place = place[np.isin(images.indices, [images.classes.index(name) for name in classes])]

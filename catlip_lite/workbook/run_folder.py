@@ -60,7 +60,8 @@ def data_behind(model, parameters: Mapping) -> list:
 
     parameters: a notebook's names; papermill puts captions and shards of a YAML there, whether the notebook takes them or not.
     """
-    captions = model.vocabulary.card.get("captions", "a model of unknown captions")
+    card = model.vocabulary.card if hasattr(model, "vocabulary") else {}  # CLIP has none
+    captions = card.get("captions", model.config.get("shards", "a model of unknown captions"))
     named = [parameters[name] for name in ("captions", "shards") if parameters.get(name)]
     return [captions, model.config.get("shards", captions), *named]
 
