@@ -33,6 +33,10 @@ SMALL = {  # every list filled, and as little work as there can be
     },
     "07_finetune": {"finetune_epochs": 1},
     "08_speed": {},
+    "09_catlip_vs_clip": {
+        "image_size": 16, "versus_views": [8], "versus_lrs": [1e-3], "versus_batches": [8], "versus_budget": 8,
+        "versus_losses": ["softmax"], "threshold": 1,
+    },
     "10_multi_label": {
         "multi_label_image_size": 32, "multi_label_epochs": 1, "multi_label_batch_size": 16, "trained_on": ["image"],
     },
@@ -50,7 +54,14 @@ TOLD = {  # by chapter and list: what it says without it
         "finetune_shots": "nothing is fine-tuned", "finetune_fractions": "fine-tuning", "finetune_lrs": "fine-tuning",
     },
     "07_finetune": {"labelled": NO_IMAGES, "tests": NO_IMAGES},
-    "08_speed": {"speed_parts": "speed_parts=.* is nothing to measure"},
+    "08_speed": {
+        "speed_parts": "speed_parts=.* is nothing to measure", "speed_objective_models": "captions/s of one core",
+    },
+    "09_catlip_vs_clip": {
+        "probe_tests": NO_IMAGES, "tests": "At equal cost", "versus_parts": "written:", "versus_labels": "At equal cost",
+        "versus_losses": "At equal cost", "seeds": "`seeds`, .* need a value each", "versus_views": "need a value each",
+        "versus_lrs": "need a value each", "versus_batches": "need a value each",
+    },
     "10_multi_label": {
         "multi_label_train": NO_IMAGES, "multi_label_tests": NO_IMAGES, "trained_on": "trained_on=.* must be a list of one",
         "multi_label_seeds": "`multi_label_seeds` is empty",

@@ -14,11 +14,10 @@ import catlip_lite
 from catlip_lite import pretrain as front
 from catlip_lite.data.shards import write_shards
 from catlip_lite.labels import CaptionLabeler, Vocabulary
-from catlip_lite.models import create_vit
+from catlip_lite.models import ClipModel, PretrainedModel, create_vit
 from catlip_lite.pretrain import (
     PretrainJob,
     check_disk,
-    create_network,
     data_of,
     duration,
     find_vocabulary,
@@ -28,7 +27,9 @@ from catlip_lite.pretrain import (
 )
 from catlip_lite.progress import TrainingReporter
 from catlip_lite.training.loop import RunOptions
+from catlip_lite.training.losses import create_loss
 from catlip_lite.training.memory import Fit
+from catlip_lite.training.objectives import create_objective
 from catlip_lite.training.plan import run_totals
 from catlip_lite.training.recipes import Recipe, recipe_for
 from catlip_lite.workbook.parameters import declared_values
@@ -104,15 +105,58 @@ def test_the_run_of_other_shards_is_not_moved_away(tmp_path, shards, samples, vo
 
 
 def test_the_head_starts_at_the_log_prior_odds_or_the_given_bias(vocabulary):
-    by_prior = create_network(recipe_for("vit_nano8", image_size=16), vocabulary)
+    by_prior = create_objective(recipe_for("vit_nano8", image_size=16), vocabulary).network()
     assert by_prior.head.bias.tolist() == vocabulary.log_prior_odds().tolist()
-    paper = create_network(recipe_for("vit_nano8", image_size=16, head_bias="zero"), vocabulary)
+    paper = create_objective(recipe_for("vit_nano8", image_size=16, head_bias="zero"), vocabulary).network()
     assert paper.head.bias.tolist() == [0, 0, 0, 0]
 
 
 def test_unknown_augmentation_lists_the_known_ones(tmp_path, shards, vocabulary):
     with pytest.raises(ValueError, match="augmentation='wild' is unknown.*paper, drawings, none"):
         start(tmp_path, shards, vocabulary, augmentation="wild")
+
+
+# --- objectives beside the paper's --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", ["clip", "siglip", "superclip"])
+def test_a_finished_run_of_another_objective_is_a_model_that_chooses_by_prompts(
+    tmp_path, shards, vocabulary, make_png, objective
+):
+    pytest.importorskip("open_clip")
+    job = make_job(tmp_path, shards, vocabulary, objective=objective, context_length=12)
+    pretrain(job if objective == "superclip" else replace(job, vocabulary=None))
+    found = catlip_lite.load(tmp_path / "pretrain")
+    clip = found.clip if objective == "superclip" else found
+    assert isinstance(clip, ClipModel)
+    assert isinstance(found, PretrainedModel) == (objective == "superclip")
+    assert clip.zero_shot(make_png(), ["dog", "apple", "cat"]).shape == (3,)
+    assert (found.config["objective"], found.config["context_length"]) == (objective, 12)
+
+
+def test_a_finished_clip_run_is_recognised_and_the_papers_objective_is_another_run(tmp_path, shards, vocabulary, capsys):
+    pytest.importorskip("open_clip")
+    job = replace(make_job(tmp_path, shards, vocabulary, objective="clip"), vocabulary=None)
+    first = pretrain(job)
+    again = pretrain(job)
+    assert "nothing to train" in capsys.readouterr().out
+    assert torch.equal(first.projection, again.projection)
+    assert isinstance(start(tmp_path, shards, vocabulary), PretrainedModel)
+    assert "held another run (other recipe, wnids): it is kept as" in capsys.readouterr().out
+    assert torch.equal(catlip_lite.load(tmp_path / "pretrain-1").projection, first.projection)
+
+
+@pytest.mark.parametrize("objective", ["catlip", "clip"])
+def test_images_without_a_caption_are_skipped_and_counted(tmp_path, shards, samples, vocabulary, objective):
+    pytest.importorskip("open_clip")
+    for sample in samples[:3]:
+        sample.caption = " "
+    write_shards(samples, shards, samples_per_shard=16)
+    pretrain(make_job(tmp_path, shards, vocabulary, objective=objective, max_steps=3))  # three steps are an epoch
+    entry = json.loads((tmp_path / "pretrain/log.jsonl").read_text().splitlines()[-1])
+    assert entry["skipped"] == 3
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "pretrain/skipped/rank0.jsonl").read_text().splitlines()]
+    assert reasons == ["no caption"] * 3
 
 
 # --- without a notebook -------------------------------------------------------------------------------------------------------
@@ -189,7 +233,7 @@ def told(seconds, *, model="vit_b16", start=0, **values):
         network = create_vit(model, 1_552)
     _, flops = run_totals(network, recipe, 1, start)
     fit = Fit(64, True, 13.3e9, 4.2e9, 21e9, flops / seconds)
-    return outlook(network, recipe, RunOptions("cpu"), fit, 6_470, start)[0]
+    return outlook(network, create_loss("bce"), recipe, RunOptions("cpu"), fit, 6_470, start)[0]
 
 
 def test_three_lines_say_what_where_and_how_long():
@@ -240,13 +284,10 @@ def test_durations_are_rough(seconds, text):
 
 @pytest.fixture
 def job(tmp_path):
-    """A run of vit_b16 with a checkpoint of 1.33 GB, 500 of them."""
+    """A run of vit_b16 over two classes, with a checkpoint of 1.37 GB, 500 of them."""
     recipe = recipe_for("vit_b16", batch_size=8, max_steps=500_000)
     (tmp_path / "pretrain").mkdir()
     return PretrainJob(str(tmp_path), "shards", "vocabulary.parquet", recipe)
-
-
-VOCABULARY = Vocabulary(["n02084071", "n02121620"], [6, 6], num_captions=24)
 
 
 def with_free(monkeypatch, gigabytes):
@@ -258,26 +299,26 @@ def test_checkpoints_that_do_not_fit_are_refused_with_the_figures(job, monkeypat
     with pytest.raises(
         OSError, match=r"a checkpoint takes 1.37\d GB, keep_last=2 of them, .* 4.126 GB; 4 GB are free .* lower"
     ):
-        check_disk(job, VOCABULARY)
+        check_disk(job, 2)
     with_free(monkeypatch, 4.2)
-    check_disk(job, VOCABULARY)
+    check_disk(job, 2)
 
 
 def test_what_this_run_has_written_already_counts(job, monkeypatch):
     with_free(monkeypatch, 4.1)
     with pytest.raises(OSError, match="4.1 GB are free"):
-        check_disk(job, VOCABULARY)
+        check_disk(job, 2)
     (job.pretrain_folder / "checkpoints/step_00001000").mkdir(parents=True)
     (job.pretrain_folder / "checkpoints/step_00001000/data").write_bytes(bytes(40_000_000))
-    check_disk(job, VOCABULARY)
+    check_disk(job, 2)
 
 
 def test_those_kept_for_good_are_told_if_they_will_not_fit(job, monkeypatch, capsys):
     with_free(monkeypatch, 100)
-    check_disk(job, VOCABULARY)
+    check_disk(job, 2)
     assert capsys.readouterr().out == ""
     job = replace(job, options=RunOptions(keep_every=1_500))
-    check_disk(job, VOCABULARY)  # every 3,000th step is both saved and kept
+    check_disk(job, 2)  # every 3,000th step is both saved and kept
     assert "with the 166 that keep_every=1500 keeps" in capsys.readouterr().out
 
 

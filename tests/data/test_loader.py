@@ -7,6 +7,7 @@ import re
 import signal
 import struct
 from collections import OrderedDict
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -154,8 +155,7 @@ def test_the_first_look_counts_labels_and_gaps(tmp_path, samples, vocabulary, ca
     samples[0].caption, samples[1].image = "qwertz", None
     write_shards(samples, tmp_path / "mixed")
     look = open_corpus(tmp_path / "mixed", vocabulary, cache_gb=cache_gb, rule=OrderRule()).first_look()
-    assert look.without_label == 1
-    assert look.labels_per_image == pytest.approx(22 / 23)
+    assert look.facts == {"labels an image (mean)": pytest.approx(22 / 23), "captions without a label": 1}
     assert look.skipped == [("00000.tar:000000001", "no image")]
 
 
@@ -174,6 +174,39 @@ def test_each_worker_takes_neighbouring_pieces(workers, pieces):
     dealt = [piece.first // 64 for piece, _, _ in Chunks([spec], workers)]
     share = pieces // workers
     assert [dealt[w::workers] for w in range(workers)] == [[*range(w * share, (w + 1) * share)] for w in range(workers)]
+
+
+@dataclass(frozen=True)
+class NoCats:
+    """Targets that refuse some captions."""
+
+    others: SynsetTargets
+
+    def __call__(self, samples):
+        for sample in samples:
+            if "cat" in sample.caption:
+                sample.skipped = "a cat"
+        return self.others(samples)
+
+    def look(self, indices, counts):
+        return self.others.look(indices, counts)
+
+
+@pytest.mark.parametrize(("cache_gb", "workers"), [(0, 0), (0, 1), (1, 0)])
+def test_what_its_targets_refuse_is_skipped_named_and_black(shards, vocabulary, cache_gb, workers):
+    targets = NoCats(SynsetTargets(CaptionLabeler(), vocabulary))
+    how = {"rule": OrderRule(), "cache_gb": cache_gb, "workers": workers}
+    corpus = Corpus(open_shards(shards), targets, 16, AUGMENTATIONS["paper"], **how)
+    (batch,) = corpus.batches(specs(0, 1, size=24, micro=24))
+    cats = [name for name in sorted(batch.names) if int(name[-2:]) % 4 == 2]
+    assert sorted(batch.skipped) == [(name, "a cat") for name in cats]
+    assert [name for name, weight in zip(batch.names, batch.weights, strict=True) if not weight] == [
+        n for n, _ in batch.skipped
+    ]
+    assert not batch.images[batch.weights == 0].any()
+    assert set(batch.rows.tolist()) == set(batch.weights.nonzero().flatten().tolist())
+    look = corpus.first_look()
+    assert (look.captions, look.facts["labels an image (mean)"], sorted(look.skipped)) == (18, 1.0, sorted(batch.skipped))
 
 
 def test_what_cannot_be_used_is_black_from_a_worker_too(tmp_path, samples, vocabulary):

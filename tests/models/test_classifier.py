@@ -10,6 +10,7 @@ import catlip_lite
 from catlip_lite.data.labelled import load_labelled
 from catlip_lite.models import create_vit
 from catlip_lite.models.classifier import Classifier, classifier_config, classifier_network, save_classifier
+from catlip_lite.models.clip import ClipModel, add_projection, text_tower
 from catlip_lite.models.heads import random_head
 from catlip_lite.models.pretrained import PretrainedModel
 
@@ -32,6 +33,15 @@ def test_at_the_models_own_size_it_is_the_head_on_the_models_features(model, mak
     images = [make_png((200, 30, 30)), make_png((0, 90, 0), size=(40, 30))]
     expected = random_head(3, 192, seed=1).scores(model.embed(images))
     np.testing.assert_allclose(classifier_of(model).scores(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [0, 4])
+def test_a_backbone_that_was_trained_with_captions_takes_a_head_as_any_other(model, make_png, classes):
+    pytest.importorskip("open_clip")
+    beside = add_projection(create_vit("vit_nano8", num_classes=classes, image_size=32), "vit_nano8")
+    beside.load_state_dict({n: v for n, v in model.network.state_dict().items() if not n.startswith("head.")}, strict=False)
+    trained = ClipModel(beside, text_tower("vit_nano8", 24), 10.0, {**model.config, "objective": "clip"}, "cpu")
+    np.testing.assert_array_equal(classifier_of(trained).scores(make_png()), classifier_of(model).scores(make_png()))
 
 
 def test_at_another_size_positions_are_resampled_once_as_the_network_would_each_time(model):

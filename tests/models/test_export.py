@@ -15,6 +15,9 @@ from catlip_lite.labels import Vocabulary
 from catlip_lite.models import create_vit, export_program, export_timm, load, save_pretrained
 from catlip_lite.models.export import timm_config
 from catlip_lite.models.vit import VitShape, build_vit
+from catlip_lite.training.loop import Learner
+from catlip_lite.training.objectives import create_objective
+from catlip_lite.training.recipes import recipe_for
 
 ALONE = """
 import importlib.abc, sys
@@ -207,6 +210,34 @@ def test_a_folder_is_taken_as_well_as_a_model(pretrained, tmp_path):
     pretrained("vit_nano8", 32, stem="patches")
     assert (export_timm(tmp_path / "pretrain", tmp_path / "timm") / "config.json").is_file()
     assert export_program(tmp_path / "pretrain", tmp_path / "model.pt2").is_file()
+
+
+def save_trained_as(objective, folder, vocabulary):
+    pytest.importorskip("open_clip")
+    recipe = recipe_for("vit_nano8", image_size=16, objective=objective, stem="patches")
+    learnt = create_objective(recipe, vocabulary)
+    state = Learner(learnt.network(), learnt.loss()).averaged()
+    facts = {name: getattr(recipe, name) for name in ("model", "image_size", "stem", "objective", "context_length")}
+    return save_pretrained(folder, state, learnt.vocabulary, **facts)
+
+
+@torch.no_grad()
+def test_of_a_superclip_model_the_synset_head_is_exported(tmp_path, vocabulary):
+    model, images = load(save_trained_as("superclip", tmp_path / "pretrain", vocabulary), device="cpu"), some_images(16)
+    features = model.network.forward_head(model.network.forward_features(images), pre_logits=True)
+    expected = torch.from_numpy(model.head_logits(features.numpy()))
+    program = torch.export.load(export_program(model, tmp_path / "model.pt2")).module()
+    of_timm = timm.create_model(f"local-dir:{export_timm(model, tmp_path / 'timm')}", pretrained=True).eval()
+    for exported in (program, of_timm):
+        torch.testing.assert_close(exported(images), expected, rtol=0, atol=1e-5)
+
+
+def test_a_clip_model_which_has_no_synset_head_is_refused(tmp_path, vocabulary):
+    folder = save_trained_as("clip", tmp_path / "pretrain", vocabulary)
+    for export, path in ((export_timm, tmp_path / "timm"), (export_program, tmp_path / "model.pt2")):
+        for model in (folder, load(folder, device="cpu")):
+            with pytest.raises(ValueError, match="a model trained as 'clip' has no synset head to export"):
+                export(model, path)
 
 
 def test_a_models_own_folder_is_not_written_over(pretrained, tmp_path):

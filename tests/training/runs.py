@@ -15,37 +15,41 @@ from catlip_lite.data.images import AUGMENTATIONS
 from catlip_lite.data.loader import Corpus
 from catlip_lite.data.stream import OrderRule, open_shards
 from catlip_lite.labels import CaptionLabeler, Vocabulary
-from catlip_lite.models import create_vit
 from catlip_lite.training.loop import RunOptions, train
-from catlip_lite.training.losses import create_loss
-from catlip_lite.training.objectives import SynsetTargets
+from catlip_lite.training.objectives import SynsetTargets, create_objective
 from catlip_lite.training.recipes import recipe_for
 
-SMALL = {"image_size": 16, "batch_size": 8, "warmup_steps": 2, "lr": 1e-3, "max_steps": 12, "shuffle_shards": 1}
+SMALL = {
+    "image_size": 16,
+    "batch_size": 8,
+    "warmup_steps": 2,
+    "lr": 1e-3,
+    "max_steps": 12,
+    "shuffle_shards": 1,
+    "head_bias": "zero",
+}
 OPTIONS = {"precision": "fp32", "checkpoint_every": 3, "log_every": 1}
 
 
-def open_corpus(shards, vocabulary: Vocabulary, augmentation="drawings", lanes=1, **options) -> Corpus:
+def open_corpus(shards, vocabulary: Vocabulary, augmentation="drawings", lanes=1, targets=None, **options) -> Corpus:
     rule = OrderRule(seed=0, shuffle_shards=1, lanes=lanes)
     options = {"rule": rule, "workers": 0, **options}
-    return Corpus(open_shards(shards), SynsetTargets(CaptionLabeler(), vocabulary), 16, AUGMENTATIONS[augmentation], **options)
+    targets = targets or SynsetTargets(CaptionLabeler(), vocabulary)
+    return Corpus(open_shards(shards), targets, 16, AUGMENTATIONS[augmentation], **options)
 
 
 def run(corpus, folder, stop_at=None, options=None, stop=None, model="vit_nano8", **values):
     """Train; at the log line of step `stop_at`, `stop` is called (default: KeyboardInterrupt)."""
     recipe = recipe_for(model, **{**SMALL, **values})
-    torch.manual_seed(0)
-    vocabulary = corpus.targets.vocabulary
-    network = create_vit(model, num_classes=len(vocabulary), image_size=16, stem=recipe.stem)
+    objective = create_objective(recipe, getattr(corpus.targets, "vocabulary", None))
 
     def on_log(entry):
         if entry["step"] == stop_at:
             (stop or _interrupt)()
 
     chosen = RunOptions("cpu", **{**OPTIONS, **(options or {})})
-    return train(
-        network, create_loss(recipe.loss, vocabulary), corpus, recipe, Path(folder) if folder else None, chosen, on_log=on_log
-    )
+    folder = Path(folder) if folder else None
+    return train(objective.network(), objective.loss(), corpus, recipe, folder, chosen, on_log=on_log)
 
 
 def _interrupt():

@@ -13,6 +13,7 @@ from catlip_lite.data.loader import Batch
 from catlip_lite.data.shards import write_shards
 from catlip_lite.training.loop import Learner, RunLog, Training, start_training, train_step
 from catlip_lite.training.losses import bce
+from catlip_lite.training.objectives import TokenTargets
 from catlip_lite.training.parallel import latest_facts
 
 EVERYTHING = {
@@ -43,6 +44,36 @@ def test_an_interrupted_run_ends_exactly_as_an_uninterrupted_one(corpus, tmp_pat
     assert [(e["step"], e["loss"], e["grad_norm"]) for e in cut] == [(e["step"], e["loss"], e["grad_norm"]) for e in lines]
     if values:
         assert [e["brightness_low"] for e in cut] == [e["brightness_low"] for e in lines]
+
+
+def test_an_interrupted_clip_run_ends_exactly_as_an_uninterrupted_one_with_its_text_tower(
+    tmp_path, shards, samples, vocabulary
+):
+    """Which of an image's captions a step takes is drawn."""
+    pytest.importorskip("open_clip")
+    for sample in samples:
+        sample.caption += f" | {sample.facts['label']} by {sample.facts['vendor']} | drawn"
+    write_shards(samples, shards, samples_per_shard=16)
+    corpus, clip = open_corpus(shards, vocabulary, targets=TokenTargets(12)), {"objective": "clip", "context_length": 12}
+    whole = run(corpus, tmp_path / "whole", max_steps=5, **clip)
+    with pytest.raises(KeyboardInterrupt):
+        run(corpus, tmp_path / "cut", stop_at=4, max_steps=5, **clip)
+    assert latest_facts(tmp_path / "cut/checkpoints")["step"] == 3
+    resumed = run(corpus, tmp_path / "cut", max_steps=5, **clip)
+    assert {"blocks.0.attn.qkv.weight", "head.weight", "text.text_projection", "logit_scale"} < whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    lines, cut = (read_log(tmp_path / name) for name in ("whole", "cut"))
+    assert [(e["step"], e["loss"], e["grad_norm"]) for e in cut] == [(e["step"], e["loss"], e["grad_norm"]) for e in lines]
+
+
+def test_a_clip_run_learns_which_caption_is_whose(tmp_path, shards, vocabulary):
+    """As far as it can be told: of eight images a step, two or so share each of four captions, which leaves about ln 2."""
+    pytest.importorskip("open_clip")
+    corpus = open_corpus(shards, vocabulary, "none", targets=TokenTargets(8))
+    values = {"objective": "clip", "context_length": 8, "stem": "patches", "max_steps": 16, "lr": 3e-3}
+    run(corpus, tmp_path, options={"checkpoint_every": None}, **values)
+    losses = [entry["loss"] for entry in read_log(tmp_path)]
+    assert sum(losses[-4:]) < 0.5 * sum(losses[:4])
 
 
 def test_training_leaves_the_precision_of_products_as_it_was(corpus, tmp_path, monkeypatch):

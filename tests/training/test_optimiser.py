@@ -5,10 +5,12 @@ import torch
 from torch import nn
 
 from catlip_lite.models import create_vit
-from catlip_lite.training.loop import Learner
+from catlip_lite.training.loop import Learner, RunOptions, start_training
 from catlip_lite.training.losses import bce
+from catlip_lite.training.objectives import create_objective
 from catlip_lite.training.optimiser import Ema, Muon, create_adamw, create_optimisers, learning_rate, lr_scale, orthogonalised
 from catlip_lite.training.range_augment import RangeAugment
+from catlip_lite.training.recipes import recipe_for
 
 SCHEDULE = {"max_steps": 101, "warmup_steps": 20, "lr": 1e-3, "min_lr": 1e-5}
 
@@ -77,7 +79,7 @@ def test_layer_wise_decay_reaches_every_parameter_of_a_vit_with_a_cls_token():
 def test_ema_moves_by_its_momentum_once_it_has_settled():
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
-    ema = Ema(model, momentum=0.25)
+    ema = Ema(model.state_dict(), momentum=0.25)
     nn.init.ones_(model.weight)
     ema.update(step=1000)
     assert ema.state["weight"].item() == 0.25
@@ -85,7 +87,7 @@ def test_ema_moves_by_its_momentum_once_it_has_settled():
 
 def test_ema_copies_counters():
     model = nn.BatchNorm1d(2)
-    ema = Ema(model, momentum=0.25)
+    ema = Ema(model.state_dict(), momentum=0.25)
     model(torch.zeros(3, 2))
     ema.update(step=1000)
     assert ema.state["num_batches_tracked"].item() == 1
@@ -100,6 +102,21 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
     )
     assert muon == {f"blocks.{i}.{part}.weight" for i in range(4) for part in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")}
     assert adamw == set(names.values()) - muon
+
+
+def test_muon_takes_the_matrices_of_a_text_towers_blocks_too_and_the_scale_is_not_decayed():
+    pytest.importorskip("open_clip")
+    recipe = recipe_for("vit_nano8", image_size=16, objective="clip", optimiser="muon")
+    objective = create_objective(recipe)
+    training = start_training(objective.network(), objective.loss(), recipe, RunOptions("cpu", "fp32"))
+    names = {id(p): name for name, p in training.learner.named_parameters()}
+    adamw, muon = training.optimisers
+    decay = {names[id(p)]: group["weight_decay"] for group in adamw.param_groups for p in group["params"]}
+    assert {group["betas"] for group in adamw.param_groups} == {(0.9, 0.98)}
+    assert decay["loss.logit_scale"] == 0 < decay["loss.text.token_embedding.weight"]
+    of_text = {names[id(p)] for group in muon.param_groups for p in group["params"] if "text" in names[id(p)]}
+    parts = ("attn.in_proj_weight", "attn.out_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+    assert of_text == {f"loss.text.transformer.resblocks.{i}.{part}" for i in range(3) for part in parts}
 
 
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6)])

@@ -38,6 +38,16 @@ def test_compute_of_b16_at_one_scale():
     assert plan["hours"] == pytest.approx(978.85 / 64, rel=1e-4)
 
 
+def test_clip_takes_a_text_tower_beside():
+    pytest.importorskip("open_clip")
+    plan = values(recipe_for("vit_b16", objective="clip", processes=64, multi_scale="none"))
+    image, text = 86_348_544, 63_428_096  # parameters; 512 rows in place of the vocabulary's, and no bias
+    assert plan["parameters"] == image + text
+    assert plan["state_ddp"] == pytest.approx(20 * (image + text), rel=1e-4)
+    # Per image: 24,320 rows of 768 less, 512 more; 77 tokens of a caption.
+    assert plan["flops_per_image"] == 106_357_469_184 - 6 * 768 * (24_320 - 512) + 3 * 5_959_540_736
+
+
 def test_the_papers_scales_see_a_quarter_more_images_for_the_same_compute():
     plan = values(recipe_for("vit_b16", processes=64))
     assert plan["images_per_step"] == pytest.approx(64 * 16_927 / 13)  # 1302 a GPU, the mean over the thirteen sizes
@@ -82,7 +92,7 @@ def test_stem_and_pooling_are_the_recipes():
 def test_a_checkpoint_really_has_the_planned_size(tmp_path):
     torch.manual_seed(0)
     network = create_vit("vit_s16", num_classes=1000)
-    optimiser, ema = create_adamw(network, 0.2), Ema(network, 5e-4)
+    optimiser, ema = create_adamw(network, 0.2), Ema(network.state_dict(), 5e-4)
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimiser.step()

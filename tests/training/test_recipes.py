@@ -112,6 +112,76 @@ def test_a_batch_that_micro_batches_do_not_divide_is_refused():
         recipe_for("vit_s16", batch_size=100, micro_batch=30)
 
 
+# --- objectives beside the paper's --------------------------------------------------------------------------------------------
+
+BESIDE = ("clip", "siglip", "superclip")
+
+
+@pytest.mark.parametrize("objective", BESIDE)
+@pytest.mark.parametrize("model", ["vit_b16", "vit_l16", "vit_h16"])
+def test_table_6_for_clip(model, objective):
+    recipe = recipe_for(model, objective=objective, processes=64)
+    assert (recipe.lr, recipe.min_lr, recipe.beta2, recipe.weight_decay) == (5e-4, pytest.approx(1e-6), 0.98, 0.2)
+    assert (recipe.batch_size, recipe.max_steps, recipe.warmup_steps) == (65_536, 200_000, 10_000)
+    assert (recipe.context_length, recipe.micro_batch) == (77, 1_024)
+
+
+def test_a_smaller_batch_lowers_clips_rates_by_the_root_and_a_small_corpus_does_not_double_them():
+    recipe = recipe_for("vit_s16", objective="clip", num_samples=6_470)
+    assert (recipe.batch_size, recipe.micro_batch, recipe.max_steps) == (512, 512, 993)
+    assert (recipe.lr, recipe.min_lr) == pytest.approx((2.5e-4, 5e-7))  # a quarter of CC3M's batch, half the rate
+
+
+@pytest.mark.parametrize("objective", BESIDE)
+def test_values_that_are_given_win_over_clips(objective):
+    given = {"lr": 0.1, "min_lr": 0.01, "beta2": 0.9, "context_length": 16, "weight_decay": 0.3}
+    for model in ("vit_nano8", "vit_s16"):
+        recipe = recipe_for(model, objective=objective, **given)
+        assert {name: getattr(recipe, name) for name in given} == given
+
+
+def test_superclip_takes_its_authors_loss_unless_another_is_given():
+    assert recipe_for("vit_b16", objective="superclip").loss == "superclass"
+    assert recipe_for("vit_b16", objective="superclip", loss="bce").loss == "bce"
+
+
+def test_the_identity_of_the_papers_recipe_is_from_before_there_was_a_choice_of_objective():
+    identity = recipe_for("vit_b16").identity()
+    assert not {"objective", "context_length", "beta2"} & identity.keys()
+    assert recipe_for("vit_b16", objective="catlip").identity() == identity
+
+
+def test_what_differs_from_then_is_part_of_the_identity():
+    assert recipe_for("vit_b16", beta2=0.95).identity()["beta2"] == 0.95
+    clip = recipe_for("vit_nano8", objective="clip").identity()
+    assert (clip["objective"], clip["context_length"], clip["beta2"]) == ("clip", 24, 0.98)
+
+
+@pytest.mark.parametrize("objective", BESIDE)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_captions_are_compared_over_a_whole_step_which_cannot_be_accumulated(objective, processes):
+    whole = {"objective": objective, "batch_size": 64, "processes": processes}
+    assert recipe_for("vit_s16", **whole).micro_batches == processes
+    assert recipe_for("vit_s16", **whole, micro_batch=64 // processes) == recipe_for("vit_s16", **whole)
+    with pytest.raises(ValueError, match=f"objective='{objective}' .* cannot be accumulated: micro_batch=16 .* batch_size=64"):
+        recipe_for("vit_s16", **whole, micro_batch=16)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"objective": "clip", "batch_size": 1}, "batch_size=1 leaves nothing to compare, give 2 or more"),
+        ({"objective": "clip", "loss": "bce"}, "loss='bce' is of the synset head, which objective='clip' has not"),
+        ({"objective": "siglip", "loss": "bce"}, "loss='bce' is of the synset head, which objective='siglip' has not"),
+        ({"objective": "clip", "context_length": 2}, "context_length=2 must be at least 3"),
+        ({"objective": "blip"}, "objective='blip' is unknown: choose one of catlip, clip, siglip, superclip"),
+    ],
+)
+def test_impossible_values_of_objectives_are_refused(given, told):
+    with pytest.raises(ValueError, match=told):
+        recipe_for("vit_s16", **given)
+
+
 # --- fine-tuning: table 7 -----------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from catlip_lite.data.demo.scenes import write_scenes
-from catlip_lite.models import PretrainedModel, create_vit
+from catlip_lite.models import ClipModel, PretrainedModel, create_vit
+from catlip_lite.models.clip import add_projection, text_tower
 
 BLOCKS = {"apple": (220, 20, 20), "banana": (240, 220, 40), "dog": (60, 40, 200)}
 
@@ -17,6 +18,16 @@ def model(vocabulary) -> PretrainedModel:
     network = create_vit("vit_nano8", num_classes=len(vocabulary), image_size=16)
     torch.nn.init.normal_(network.head.bias)
     return PretrainedModel(network, vocabulary, {"model": "vit_nano8", "image_size": 16}, "cpu")
+
+
+@pytest.fixture
+def clip_model() -> ClipModel:
+    """One as small, which knows no synsets."""
+    pytest.importorskip("open_clip")
+    torch.manual_seed(0)
+    network = add_projection(create_vit("vit_nano8", 0, image_size=16), "vit_nano8")
+    config = {"model": "vit_nano8", "image_size": 16, "objective": "clip"}
+    return ClipModel(network, text_tower("vit_nano8", 24), 10.0, config, "cpu")
 
 
 @pytest.fixture

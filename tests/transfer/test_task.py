@@ -10,7 +10,7 @@ from PIL import Image
 from catlip_lite.data.labelled import load_labelled
 from catlip_lite.data.shards import Sample, write_shards
 from catlip_lite.models import fit_scale, random_head
-from catlip_lite.transfer.task import RANDOM, Part, draw, embedded, open_task, split_validation
+from catlip_lite.transfer.task import KINDS, RANDOM, Part, draw, embedded, open_task, split_validation
 
 
 @pytest.fixture
@@ -161,6 +161,25 @@ def test_tables_tell_what_the_parts_hold_and_what_labels_borrow(model, folders):
     assert found.loc["own synset"].tolist() == [1, "dog"]
     assert found.loc["similar synsets"].tolist() == [1, "tabby"]
     assert found.loc["none: starts at random"].tolist() == [1, "qwertz"]
+
+
+def test_of_a_clip_model_nothing_is_borrowed(clip_model, folders):
+    images = folders("a", {"cat": 2, "dog": 1})
+    task = open_task(clip_model, images, images)
+    assert [(found.kind, len(found.rows)) for found in task.borrowed] == [("none", 0)] * 2
+    table = task.borrowing().set_index("borrows")
+    assert table["labels"].to_dict() == dict.fromkeys(KINDS.values(), 0) | {KINDS["none"]: 2}
+    assert table.loc[KINDS["none"], ["captions a label (median)", "such as"]].tolist() == [0, "cat, dog"]
+    assert torch.equal(task.head(RANDOM, seed=3).weight, random_head(2, 192, seed=3).weight)
+    with pytest.raises(ValueError, match="a clip model has no head with rows of synsets to borrow: start at random"):
+        task.head()
+
+
+def test_a_clip_models_features_are_probed_like_any_others(clip_model, shards):
+    task = open_task(clip_model, str(shards), str(shards))
+    part = embedded(clip_model, task.labelled)
+    np.testing.assert_allclose(part.features[0], clip_model.embed([task.labelled.files.read(0)])[0], atol=1e-5)
+    assert part.features.shape == (24, 192)
 
 
 # --- as a backbone sees it ----------------------------------------------------------------------------------------------------
