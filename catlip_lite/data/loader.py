@@ -429,10 +429,11 @@ class Corpus(Loader):
             indices, counts = self.targets(read)
             skipped = [(sample.key, sample.skipped) for sample in read if sample.skipped]
             counts = counts[[not sample.skipped for sample in read]]
-        if not counts.any():
+        facts = self.targets.look(indices, counts) if counts.any() else {}
+        if not facts or facts.get("captions without a label") == len(counts):
             lost = f"; {len(skipped):,} samples cannot be used, such as {skipped[0][0]} ({skipped[0][1]})" if skipped else ""
             raise ValueError(
                 f"none of the {len(counts):,} captions looked at has {self.targets}: choose another vocabulary or other "
                 f"shards{lost}"
             )
-        return FirstLook(len(counts), self.targets.look(indices, counts), skipped)
+        return FirstLook(len(counts), facts, skipped)

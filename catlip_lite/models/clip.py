@@ -70,8 +70,8 @@ def _tokeniser():
 
 def tokenise(captions: Sequence[str], context_length: int = CONTEXT) -> list[list[int]]:
     """Tokens of each caption from START to END, cut to context_length, as CLIP reads them (lower case, byte pairs)."""
-    found = ([START, *_tokeniser().encode(caption)[: context_length - 2], END] for caption in captions)
-    return list(found)
+    encoded = ([token for token in _tokeniser().encode(caption) if token < START] for caption in captions)  # marks are ours
+    return [[START, *tokens[: context_length - 2], END] for tokens in encoded]
 
 
 def text_tower(model: str, context_length: int = CONTEXT) -> nn.Module:

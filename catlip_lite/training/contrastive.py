@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.distributed as dist
 from torch import nn
-from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as F
 
 from ..models.clip import TOKENS, WARMEST, embed_tokens, one_caption_each, text_flops
@@ -54,7 +54,8 @@ class Contrastive(nn.Module):
         everyone = images, texts, there
         all_images, all_texts, all_there = gathered(*everyone) if parallel.world_size() > 1 else everyone
         own = torch.arange(len(images), device=images.device) + parallel.rank() * len(images)
-        scale = self.logit_scale.clamp(max=WARMEST).exp()
+        # Capped, but with a gradient beyond the cap, so that it can come down again.
+        scale = (self.logit_scale + (self.logit_scale.clamp(max=WARMEST) - self.logit_scale).detach()).exp()
         to_texts = (scale * images @ all_texts.T).masked_fill(~all_there, UNLIKE)
         if self.kind == "siglip":
             pairs = to_texts + self.logit_bias
@@ -87,7 +88,19 @@ class ContrastiveWithSynsets(Contrastive):
 @torch.compiler.disable
 def gathered(images: torch.Tensor, texts: torch.Tensor, there: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The three of all processes, by rank, with gradients; each process has as many images. A compiled graph breaks here."""
-    packed = torch.cat([images, texts, there.float()[:, None]], dim=1)
-    everyone = torch.cat(all_gather(packed))
-    width = images.shape[1]
+    everyone, width = Gathered.apply(torch.cat([images, texts, there.float()[:, None]], dim=1)), images.shape[1]
     return everyone[:, :width], everyone[:, width : 2 * width], everyone[:, -1] > 0.5
+
+
+class Gathered(torch.autograd.Function):
+    """The rows of all processes, by rank; the gradient of a process's rows is the sum of what all make of them."""
+
+    @staticmethod
+    def forward(ctx, mine: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(mine) for _ in range(parallel.world_size())]
+        dist.all_gather(parts, mine)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+        return parallel.summed_over_processes(gradient.contiguous()).chunk(parallel.world_size())[parallel.rank()]

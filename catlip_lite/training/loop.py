@@ -458,8 +458,8 @@ class Meter:
 
         step: steps done. loss: mean of these steps. lr, grad_norm (before clipping): of the last. images_per_second: over all
         processes. mfu: share of the devices' peak that the network's own arithmetic takes (see `mfu`); None where the peak is
-        unknown. data_wait: share of the time spent waiting for batches. labels_per_image, skipped (since the run began),
-        eta_seconds, and the ranges of RangeAugment.
+        unknown. data_wait: share of the time spent waiting for batches. labels_per_image: tokens among them, where there are.
+        skipped (since the run began), eta_seconds, and the ranges of RangeAugment.
         """
         mine, norms = torch.stack(self.losses).double(), torch.stack(self.norms).cpu()
         numbers = torch.tensor([self.labels, self.left_out, self.rows, self.waited], dtype=torch.float64, device=self.device)

@@ -135,6 +135,7 @@ def planned(learner: Learner, dtype: torch.dtype, recipe: Recipe, state: float) 
     """
     network, blocks = learner.network, learner.network.blocks
     depth, patch, constant, of_image = len(blocks), network.patch_embed.patch_size[0], 0.0, {}
+    pairs = AT_WORK * 2 * FLOAT * world_size() if recipe.contrastive else 0.0  # similarities of an image with all captions
     learner.set_grad_checkpointing(False)
     for size in {recipe.scales[0].size, recipe.scales[-1].size}:
         kept = {(n, d): _kept(learner, dtype, n, size, blocks[:d]) for n in (1, 2) for d in (1, 2)}
@@ -144,12 +145,20 @@ def planned(learner: Learner, dtype: torch.dtype, recipe: Recipe, state: float) 
         constant = max(constant, 2 * kept[1, 1] - kept[2, 1] + (depth - 1) * of_weights)
         entry = FLOAT * (size // patch) ** 2 * network.embed_dim
         plain, light = depth * block, depth * entry + block
+        if recipe.contrastive:
+            text = learner.loss.text
+            learner.set_grad_checkpointing(True)
+            checkpointed = _kept(learner, dtype, 2, size, blocks[:1]) - _kept(learner, dtype, 1, size, blocks[:1])
+            learner.set_grad_checkpointing(False)
+            # Of each block of the text tower its entry stays; the image tower's one block is checkpointed, too.
+            light += FLOAT * len(text.transformer.resblocks) * text.context_length * text.width - (once - block - checkpointed)
         of_image[size] = [outside + within + AT_WORK * block for within in (plain, light)]
     network.blocks = blocks
 
     def need(micro_batch: int, checkpointing: bool) -> float:
         images = images_by_size(recipe, micro_batch)
-        return state + constant + max(images[size] * bytes[checkpointing] for size, bytes in of_image.items())
+        kept = max(images[size] * (bytes[checkpointing] + pairs * images[size]) for size, bytes in of_image.items())
+        return state + constant + kept
 
     return need
 
