@@ -26,6 +26,7 @@ from .vit import refuse_unknown
 
 CONTEXT = 77  # tokens of a caption, its first and last marks included; the rest is cut
 START, END, TOKENS = 49406, 49407, 49408  # marks of a caption in CLIP's alphabet, and how many tokens that has
+WARMEST = math.log(100)  # the logit scale's logarithm is no larger, as in CLIP
 
 
 class TextShape(NamedTuple):
@@ -198,6 +199,3 @@ def one_caption_each(indices: torch.Tensor, rows: torch.Tensor, images: int, con
     tokens = torch.zeros((images, context_length + 1), dtype=torch.int64, device=rows.device)  # the last column: not used
     tokens[rows, torch.where(used, position, context_length)] = indices
     return tokens[:, :context_length], captions > 0
-
-
-WARMEST = math.log(100)  # of the logit scale, as in CLIP

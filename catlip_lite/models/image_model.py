@@ -92,6 +92,7 @@ def colour_statistics(config: Mapping, device: torch.device | None = None) -> tu
 
 
 def is_single(images) -> bool:
+    """Whether it is one image, not a list or a batch of them."""
     pixels = isinstance(images, (np.ndarray, torch.Tensor))
     return images.ndim == 3 if pixels else isinstance(images, (str, os.PathLike, bytes, Image.Image))
 
