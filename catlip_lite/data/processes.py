@@ -71,7 +71,7 @@ def _serve(work: Callable, pipe: Connection, parents: Connection) -> None:
     while True:
         try:
             item = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):  # closed; the latter where a result lies unread in it
             return
         try:
             result = True, work(item)
@@ -80,7 +80,7 @@ def _serve(work: Callable, pipe: Connection, parents: Connection) -> None:
             result = False, error
         try:
             pipe.send(result)
-        except BrokenPipeError:
+        except ConnectionError:
             return
 
 

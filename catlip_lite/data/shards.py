@@ -161,7 +161,10 @@ def read_caption(parts: Mapping[str, Place], read: ReadAt, columns: Sequence[str
 
 
 def parse_caption(content: bytes, name: str) -> str | None:
-    """The text of a member, or the field of that name of a .json; None if it is missing or empty. Raises as `parse_facts`."""
+    """The text of a member, or the field of that name of a .json; None if it is missing or empty. Raises as `parse_facts`.
+
+    An empty .txt is how img2dataset writes that there is no caption: nothing is known of what the image shows.
+    """
     caption = parse_facts(content).get(name) if name else content.decode("utf-8", errors="replace")
     if not isinstance(caption, (str, type(None))):
         raise ValueError(f"damaged .json (its {name} is a {type(caption).__name__}, not text)")

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import struct
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -229,12 +230,14 @@ def test_large_batches_are_joined_like_small_ones():
     assert batch.aspects.tolist() == [2.0] * 7
 
 
-def test_no_worker_outlives_the_batches(shards, vocabulary):
+def test_no_worker_outlives_the_batches_nor_complains_that_they_end(shards, vocabulary, capfd):
     batches = open_corpus(shards, vocabulary, cache_gb=0, workers=2).batches(specs(0, 50))
     next(batches)
     assert len(multiprocessing.active_children()) == 2
+    time.sleep(0.5)  # results lie unread in the pipes
     batches.close()
     assert not multiprocessing.active_children()
+    assert not capfd.readouterr().err
 
 
 def test_an_error_in_a_worker_is_told_with_its_place_and_no_worker_stays(shards, vocabulary, monkeypatch):
