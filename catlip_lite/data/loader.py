@@ -64,7 +64,8 @@ class Batch:
     images: uint8, or float32 in 0..1, [B, 3, S, S]. Targets: class `indices` int64 [N] and the image `rows` int64 [N] that each
     belongs to. weights: float32 [B], 1, or 0 for a sample that had to be skipped (its image is black, it has no labels).
     names: "<shard>:<key>" of each row. skipped: name and reason of the rows of weight 0. aspects: float32 [B], width / height
-    of images that were squashed.
+    of images that were squashed. Of dense tasks, boxes: float32 [N, 4], left, top, right and bottom of each object in pixels of
+    its view; masks: uint8 [N, S, S] of objects, or [B, S, S], a class for each pixel.
     """
 
     images: torch.Tensor
@@ -74,9 +75,16 @@ class Batch:
     names: list[str]
     skipped: list[tuple[str, str]]
     aspects: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
+    masks: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def dense(self) -> tuple[torch.Tensor, ...]:
+        """What a dense task learns besides: boxes and masks, those there are."""
+        return tuple(part for part in (self.boxes, self.masks) if part is not None)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -91,10 +99,10 @@ class Batch:
         return Batch(*(change(value) if isinstance(value, torch.Tensor) else value for value in values))
 
     def __getstate__(self) -> dict:
-        """Between processes each tensor takes shared memory and a file descriptor, of which a process has only so many: the
-        images alone are worth that."""
+        """Between processes each tensor takes shared memory and a file descriptor, of which a process has only so many: images
+        and masks alone are worth that."""
         return {
-            name: value.numpy() if isinstance(value, torch.Tensor) and name != "images" else value
+            name: value.numpy() if isinstance(value, torch.Tensor) and name not in ("images", "masks") else value
             for name, value in self.__dict__.items()
         }
 
@@ -117,6 +125,10 @@ def joined(pieces: Sequence[Batch], images: torch.Tensor | None = None) -> Batch
         [name for piece in pieces for name in piece.names],
         [skip for piece in pieces for skip in piece.skipped],
         torch.cat([piece.aspects for piece in pieces]),
+        *(
+            None if getattr(pieces[0], what) is None else torch.cat([getattr(piece, what) for piece in pieces])
+            for what in ("boxes", "masks")
+        ),
     )
 
 

@@ -50,7 +50,7 @@ def scenes_annotations(split: str) -> Path:
         raise ValueError(f"the demo has no scenes {split!r}: choose one of {', '.join(SCENES)}")
     folder = cache_folder() / f"demo-scenes-{VERSION}"
     if not folder.is_dir():
-        drawings = {part: _drawings(sources) for part, sources in SPLITS.items()}
+        drawings = {part: drawings_of(sources) for part, sources in SPLITS.items()}
         labels = scene_labels(drawings)
         with whole_folder(folder) as staging:
             (staging / "annotations").mkdir()
@@ -97,8 +97,8 @@ def write_scenes(folder: Path, drawings: Mapping[str, Sequence[bytes]], count: i
     }
 
 
-def _drawings(parts: Sequence[str]) -> dict[str, list[bytes]]:
-    """Encoded drawings by label, in an order of their own."""
+def drawings_of(parts: Sequence[str]) -> dict[str, list[bytes]]:
+    """Encoded drawings of some of the demo's splits by label, in an order of their own."""
     found = defaultdict(list)
     shards = [shard for part in parts for shard in sorted(demo_folder(part).glob("*.tar"))]
     for sample in chain.from_iterable(map(read_shard, shards)):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from .folders import folder_of_images, present_files
 from .images import Boxes, LabelledImages, kept_scan, labelled_images, some
-from .pointers import loose_files
+from .pointers import ImagePointers, loose_files
 from .values import Wanted
 
 logger = logging.getLogger(__name__)
@@ -29,24 +30,48 @@ def coco_images(wanted: Wanted) -> LabelledImages:
     Raises ValueError for a file of another kind and, unless they are to be skipped, FileNotFoundError for missing images.
     """
     path = Path(wanted.path)
-    if wanted.selection:
-        raise ValueError(f"{path}: annotations have no field {next(iter(wanted.selection))!r} to select by: leave out the #")
-    table, (names, classes) = kept_scan(path, "coco 2", lambda: _scan(path))
-    above, here, split = path.parent.parent, path.parent, path.stem.split("_", 1)[-1]
-    named = [base / name for base in (above, here) for name in (split, f"images/{split}", "images")]
-    folder = folder_of_images(path, names[0], named, [above, here])
-    facts, rows = present_files(folder, names, str(path), skip_missing=wanted.skip_missing)
-    boxes = Boxes(*(table[name] for name in ("image", "class_index", "xywh", "crowd", "size"))).take(rows, len(names))
+    refuse_fields(wanted)
+    table, (names, classes) = kept_scan(path, "coco 2", lambda: scan_annotations(path))
+    files, stamps, rows = annotated_files(path, names, skip_missing=wanted.skip_missing)
+    boxes = annotated_boxes(table).take(rows, len(names))
     pairs = np.unique(np.stack([boxes.image, boxes.class_index]), axis=1)
     counts = np.bincount(pairs[0], minlength=len(rows))
     if (counts == 0).any():
         logger.info("%s: %d of %d images have no object", path, (counts == 0).sum(), len(rows))
-    files, stamps = loose_files(folder, [names[i] for i in rows.tolist()], facts)
     return labelled_images(files, classes, pairs[1], stamps, counts=counts, boxes=boxes)
 
 
-def _scan(path: Path) -> tuple[dict[str, np.ndarray], tuple[list[str], list[str]]]:
-    """Boxes as arrays; names of images and of classes. The half gigabyte of the training set takes json its time."""
+# ---------------------------------------------------------------- what those who need masks share
+
+
+def refuse_fields(wanted: Wanted) -> None:
+    """Raises ValueError for a selection by a field, which annotations don't have."""
+    if wanted.selection:
+        told = f"annotations have no field {next(iter(wanted.selection))!r} to select by: leave out the #"
+        raise ValueError(f"{wanted.path}: {told}")
+
+
+def annotated_files(path: Path, names: Sequence[str], *, skip_missing: bool) -> tuple[ImagePointers, list, np.ndarray]:
+    """The named images of an annotation file, what fingerprints are of, and which of the names are there, int64 [n]."""
+    above, here, split = path.parent.parent, path.parent, path.stem.split("_", 1)[-1]
+    named = [base / name for base in (above, here) for name in (split, f"images/{split}", "images")]
+    folder = folder_of_images(path, names[0], named, [above, here])
+    facts, rows = present_files(folder, names, str(path), skip_missing=skip_missing)
+    return *loose_files(folder, [names[i] for i in rows.tolist()], facts), rows
+
+
+def annotated_boxes(table: dict[str, np.ndarray]) -> Boxes:
+    """The boxes of a scan."""
+    return Boxes(*(table[name] for name in ("image", "class_index", "xywh", "crowd", "size")))
+
+
+def scan_annotations(
+    path: Path, more: Callable[[list[dict], list[dict]], dict[str, np.ndarray]] | None = None
+) -> tuple[dict[str, np.ndarray], tuple[list[str], list[str]]]:
+    """Boxes as arrays; names of images and of classes. The half gigabyte of the training set takes json its time.
+
+    more: further arrays, of the file's images and of its annotations, which are in the order of their images.
+    """
     try:
         content = json.loads(path.read_bytes())
         images, objects = content["images"], content["annotations"]
@@ -76,4 +101,6 @@ def _scan(path: Path) -> tuple[dict[str, np.ndarray], tuple[list[str], list[str]
     order = np.argsort(places["image_id"], kind="stable")
     image, class_index = places["image_id"][order], places["category_id"][order]
     arrays = {"image": image, "class_index": class_index, "xywh": xywh[order], "crowd": crowd[order], "size": sizes[image]}
+    if more is not None:
+        arrays |= more(images, [objects[i] for i in order.tolist()])
     return arrays, names
