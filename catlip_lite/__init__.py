@@ -19,3 +19,17 @@ def load_classifier(folder, device=None, precision="fp32"):
     from .models.classifier import load_classifier as load_finetuned
 
     return load_finetuned(folder, device, precision)
+
+
+def load_segmenter(folder, device=None, precision="fp32"):
+    """A segmenter from the folder that notebook 11 wrote: see `catlip_lite.models.segmenter.load_segmenter`."""
+    from .models.segmenter import load_segmenter as load_finetuned
+
+    return load_finetuned(folder, device, precision)
+
+
+def load_detector(folder, device=None, precision="fp32"):
+    """A detector from the folder that notebook 12 wrote: see `catlip_lite.models.detector.load_detector`."""
+    from .models.detector import load_detector as load_finetuned
+
+    return load_finetuned(folder, device, precision)

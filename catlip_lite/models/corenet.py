@@ -1,4 +1,7 @@
-"""The published CatLIP weights as this project's ViT: the reference's state dict -> `create_vit`'s, and back."""
+"""The published CatLIP weights as this project's networks: the reference's state dict -> `create_vit`'s, and back.
+
+Those of dense tasks, too, as a `Segmenter` or a detector's network and heads.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +20,33 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from .dense import DenseViT
+from .detector import DetectionHeads, PyramidBackbone
+from .segmenter import Segmenter
 from .vit import VitShape, build_vit, refuse_size, refuse_unknown
 
 HEAD_WIDTH = 64  # channels of an attention head: the same in B, L and H, so the width tells the number of heads
 DROPPED = "neural_augmentor."  # the six learnt ranges of RangeAugment, an augmentation of training
 POSITIONS = "pos_embed.pos_embed.pos_embed"  # [1, 1, N, D], for the patches alone
-DENSE = {"encoder.": "segmentation", "seg_head.": "segmentation", "m_rcnn": "detection"}  # tensors of the dense tasks' models
+DENSE = {  # beginnings of the names of dense tasks' tensors -> the task, and what loads it
+    "encoder.": ("segmentation", "load_corenet_segmenter"), "seg_head.": ("segmentation", "load_corenet_segmenter"),
+    "model.": ("detection", "load_corenet_detector"), "m_rcnn": ("detection", "load_corenet_detector"),
+}  # fmt: skip
 SHOWN = 8  # names listed in an error
 
 # ---------------------------------------------------------------- names: the reference's -> ours
 
+Modules = Mapping[str, tuple[str, tuple[str, ...]]]  # a module's name there -> its name here, and its tensors
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-OUTSIDE = {  # modules outside the blocks, and their tensors
-    "patch_emb.0.block.conv": ("patch_embed.conv1", ("weight",)),
+WEIGHT, BOTH = ("weight",), ("weight", "bias")
+OUTSIDE: Modules = {  # modules outside the blocks, and their tensors
+    "patch_emb.0.block.conv": ("patch_embed.conv1", WEIGHT),
     "patch_emb.0.block.norm": ("patch_embed.bn1", BATCH_NORM),
-    "patch_emb.1.block.conv": ("patch_embed.conv2", ("weight",)),
+    "patch_emb.1.block.conv": ("patch_embed.conv2", WEIGHT),
     "patch_emb.1.block.norm": ("patch_embed.bn2", BATCH_NORM),
-    "patch_emb.2.block.conv": ("patch_embed.conv3", ("weight", "bias")),
-    "post_transformer_norm": ("norm", ("weight", "bias")),
-    "classifier": ("head", ("weight", "bias")),
+    "patch_emb.2.block.conv": ("patch_embed.conv3", BOTH),
+    "post_transformer_norm": ("norm", BOTH),
+    "classifier": ("head", BOTH),
 }
 BLOCK = {  # modules of a block, each with a weight and a bias
     "pre_norm_mha.0": "norm1",
@@ -51,12 +62,12 @@ def names(depth: int, cls_token: bool) -> dict[str, str]:
     """Name of each tensor in the reference -> its name here, for a ViT of `depth` blocks."""
     found = {"cls_token": "cls_token"} if cls_token else {}
     found[POSITIONS] = "pos_embed"
-    for theirs, (ours, tensors) in OUTSIDE.items():
-        found |= {f"{theirs}.{tensor}": f"{ours}.{tensor}" for tensor in tensors}
-    for i in range(depth):
-        for theirs, ours in BLOCK.items():
-            found |= {f"transformer.{i}.{theirs}.{tensor}": f"blocks.{i}.{ours}.{tensor}" for tensor in ("weight", "bias")}
-    return found
+    blocks = {f"transformer.{i}.{module}": (f"blocks.{i}.{own}", BOTH) for i in range(depth) for module, own in BLOCK.items()}
+    return found | _tensors(OUTSIDE) | _tensors(blocks)
+
+
+def _tensors(modules: Modules) -> dict[str, str]:
+    return {f"{theirs}.{name}": f"{ours}.{name}" for theirs, (ours, tensors) in modules.items() for name in tensors}
 
 
 # ---------------------------------------------------------------- there and back
@@ -84,8 +95,9 @@ def load_corenet(
     shape = shape_of_corenet(state)
     with torch.device("meta"):  # no time for weights that are overwritten
         model = build_vit(shape, num_classes=len(state["classifier.weight"]), image_size=image_size)
-    _check_shapes(state, shape, model.state_dict())
-    ours = {own: state[name] for name, own in names(shape.depth, shape.pooling == "token").items()}
+    known = names(shape.depth, shape.pooling == "token")
+    _check_shapes(state, known, model.state_dict(), shape.width)
+    ours = {own: state[name] for name, own in known.items()}
     ours["pos_embed"] = RESAMPLINGS[positions](_positions(state, shape.width), image_size // VitShape.patch)
     model.to_empty(device="cpu").load_state_dict(ours)
     return model.eval()
@@ -98,21 +110,19 @@ def shape_of_corenet(state: Mapping[str, torch.Tensor]) -> VitShape:
     """
     dense = [name for name in state if name.startswith(tuple(DENSE))]
     if dense and "classifier.weight" not in state:
-        task = next(task for prefix, task in DENSE.items() if dense[0].startswith(prefix))
+        task, loader = next(known for prefix, known in DENSE.items() if dense[0].startswith(prefix))
         told = f"this is the state dict of a {task} model ({dense[0]}, …), which has no classifier"
-        raise ValueError(f"{told}: pass the pre-trained model's or an image classifier's")
+        raise ValueError(f"{told}: pass the pre-trained model's or an image classifier's, or load it by {loader}")
     depth = _depth("transformer", state)
-    expected = names(depth, "cls_token" in state)
-    strange = [name for name in state if name not in expected and not name.startswith(DROPPED)]
-    found = {"missing": [name for name in expected if name not in state], "unexpected": strange}
-    if any(found.values()):
-        more = {kind: f" and {len(of) - SHOWN:,} more" if len(of) > SHOWN else "" for kind, of in found.items()}
-        told = [f"{kind}: {', '.join(of[:SHOWN])}{more[kind]}" for kind, of in found.items() if of]
-        raise ValueError(f"this is no state dict of a CatLIP classifier; {'; '.join(told)}")
-    width = len(state["patch_emb.2.block.conv.weight"])
+    _check_names(state, names(depth, "cls_token" in state), "classifier")
+    return _shape(state, depth, "token" if "cls_token" in state else "avg")
+
+
+def _shape(state: Mapping[str, torch.Tensor], depth: int, pooling: str, encoder: str = "") -> VitShape:
+    width = len(state[f"{encoder}patch_emb.2.block.conv.weight"])
     if width % HEAD_WIDTH:
         raise ValueError(f"width {width} is no multiple of {HEAD_WIDTH}, the channels of a head in all published models")
-    return VitShape(width, depth, width // HEAD_WIDTH, pooling="token" if "cls_token" in state else "avg")
+    return VitShape(width, depth, width // HEAD_WIDTH, pooling=pooling)
 
 
 def corenet_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -130,6 +140,103 @@ def _depth(blocks: str, state: Mapping[str, torch.Tensor]) -> int:
     return 1 + max((int(found[1]) for name in state if (found := re.match(rf"{blocks}\.(\d+)\.", name))), default=0)
 
 
+# ---------------------------------------------------------------- dense tasks
+# No published file was at hand: the names follow from the reference's code, whose modules these are.
+
+ASPP = "seg_head.aspp.aspp_layer"
+SEGMENTER_HEAD: Modules = {
+    **{f"{ASPP}.convs.{i}.block.conv": (f"head.0.convs.{i}.0", WEIGHT) for i in range(4)},
+    **{f"{ASPP}.convs.{i}.block.norm": (f"head.0.convs.{i}.1", BATCH_NORM) for i in range(4)},
+    f"{ASPP}.convs.4.aspp_pool.conv_1x1.block.conv": ("head.0.convs.4.1", WEIGHT),
+    f"{ASPP}.convs.4.aspp_pool.conv_1x1.block.norm": ("head.0.convs.4.2", BATCH_NORM),
+    f"{ASPP}.project.block.conv": ("head.0.project.0", WEIGHT),
+    f"{ASPP}.project.block.norm": ("head.0.project.1", BATCH_NORM),
+    "seg_head.classifier.block.conv": ("head.1", BOTH),
+}
+BACKBONE, ROI, ROI_HEADS = "model.backbone", "model.roi_heads", ("box_head", "mask_head")
+STRIDES = ("4", "8", "16", "32")
+PYRAMID: Modules = {
+    f"{BACKBONE}.encoder.simple_fpn.out_l2.0.block.conv": ("pyramid.scales.0.0", BOTH),
+    f"{BACKBONE}.encoder.simple_fpn.out_l2.0.block.norm": ("pyramid.scales.0.1", BOTH),
+    f"{BACKBONE}.encoder.simple_fpn.out_l2.1.block.conv": ("pyramid.scales.0.3", BOTH),
+    f"{BACKBONE}.encoder.simple_fpn.out_l3.block.conv": ("pyramid.scales.1", BOTH),
+    **{f"{BACKBONE}.backbone_proj_layers.{s}.block.conv": (f"pyramid.lateral.{i}.0", BOTH) for i, s in enumerate(STRIDES)},
+    **{f"{BACKBONE}.backbone_proj_layers.{s}.block.norm": (f"pyramid.lateral.{i}.1", BOTH) for i, s in enumerate(STRIDES)},
+    **{f"{BACKBONE}.fpn_proj_layers.{s}.block.conv": (f"pyramid.smooth.{i}.0", BOTH) for i, s in enumerate(STRIDES)},
+    **{f"{BACKBONE}.fpn_proj_layers.{s}.block.norm": (f"pyramid.smooth.{i}.1", BOTH) for i, s in enumerate(STRIDES)},
+    f"{BACKBONE}.extra_layers.64.block.conv": ("pyramid.coarsest.0", BOTH),
+    f"{BACKBONE}.extra_layers.64.block.norm": ("pyramid.coarsest.1", BOTH),
+}
+DETECTION_HEADS: Modules = {  # convolution, norm and activation follow each other there, and are one module here
+    **{f"model.rpn.head.conv.{3 * i}.block.conv": (f"rpn.head.conv.{i}.0", WEIGHT) for i in range(2)},
+    **{f"model.rpn.head.conv.{3 * i + 1}": (f"rpn.head.conv.{i}.1", BOTH) for i in range(2)},
+    "model.rpn.head.cls_logits.block.conv": ("rpn.head.cls_logits", BOTH),
+    "model.rpn.head.bbox_pred.block.conv": ("rpn.head.bbox_pred", BOTH),
+    **{f"{ROI}.{head}.{3 * i}.block.conv": (f"roi_heads.{head}.{i}.0", WEIGHT) for head in ROI_HEADS for i in range(4)},
+    **{f"{ROI}.{head}.{3 * i + 1}": (f"roi_heads.{head}.{i}.1", BOTH) for head in ROI_HEADS for i in range(4)},
+    f"{ROI}.box_head.13": ("roi_heads.box_head.5", BOTH),
+    f"{ROI}.box_predictor.cls_score": ("roi_heads.box_predictor.cls_score", BOTH),
+    f"{ROI}.box_predictor.bbox_pred": ("roi_heads.box_predictor.bbox_pred", BOTH),
+    f"{ROI}.mask_predictor.0.block.conv": ("roi_heads.mask_predictor.0", WEIGHT),
+    f"{ROI}.mask_predictor.1": ("roi_heads.mask_predictor.1", BOTH),
+    f"{ROI}.mask_predictor.3.block.conv": ("roi_heads.mask_predictor.3", BOTH),
+}
+
+
+def load_corenet_segmenter(
+    state_dict_or_path: Mapping[str, torch.Tensor] | str | os.PathLike, image_size: int = 512, *, positions: str = "reference"
+) -> Segmenter:
+    """The reference's DeepLabv3 of ADE20k as a `Segmenter`, float32 on the CPU, in evaluation mode.
+
+    See `load_corenet`; positions are by default the reference's, as the published weights were trained with these.
+    """
+    state = _read(state_dict_or_path)
+
+    def build(shape: VitShape) -> list[nn.Module]:
+        channels, classes = (len(state[f"{name}.block.conv.weight"]) for name in (f"{ASPP}.project", "seg_head.classifier"))
+        return [Segmenter(DenseViT(shape, image_size, output_stride=shape.patch // 2), classes, channels=channels)]
+
+    (segmenter,) = _load_dense(state, "segmenter", "encoder.", SEGMENTER_HEAD, build, positions)
+    return segmenter
+
+
+def load_corenet_detector(
+    state_dict_or_path: Mapping[str, torch.Tensor] | str | os.PathLike, image_size: int = 1024, *, positions: str = "reference"
+) -> tuple[PyramidBackbone, DetectionHeads]:
+    """The reference's Mask R-CNN of COCO as a detector's network and heads: see `load_corenet_segmenter`."""
+    state = _read(state_dict_or_path)
+
+    def build(shape: VitShape) -> list[nn.Module]:
+        channels = len(state[f"{BACKBONE}.extra_layers.64.block.conv.weight"])
+        network = PyramidBackbone(DenseViT(shape, image_size), channels)
+        classes = len(state[f"{ROI}.box_predictor.cls_score.bias"]) - 1
+        return [network, DetectionHeads(classes, network.strides, image_size, channels=channels)]
+
+    network, heads = _load_dense(state, "detector", f"{BACKBONE}.encoder.", PYRAMID | DETECTION_HEADS, build, positions)
+    return network, heads
+
+
+def _load_dense(state, kind: str, encoder: str, head: Modules, build, positions: str) -> list[nn.Module]:
+    """The networks that `build` makes for the shape of a state dict whose ViT's names begin with `encoder`, filled with it."""
+    refuse_unknown("positions", positions, RESAMPLINGS)
+    depth = _depth(f"{encoder}transformer", state)
+    vit = {encoder + theirs: f"backbone.vit.{ours}" for theirs, ours in names(depth, cls_token=False).items()}
+    known = {theirs: ours for theirs, ours in vit.items() if not ours.startswith("backbone.vit.head.")} | _tensors(head)
+    _check_names(state, known, kind)
+    shape = _shape(state, depth, "avg", encoder)
+    with torch.device("meta"):
+        parts = build(shape)
+    expected = {name: value for part in parts for name, value in part.state_dict().items()}
+    _check_shapes(state, known, expected, shape.width)
+    ours = {own: state[name] for name, own in known.items()}
+    side = parts[0].patch_embed.grid_size[0]
+    ours["backbone.vit.pos_embed"] = RESAMPLINGS[positions](_positions(state, shape.width, encoder), side)
+    for part in parts:
+        part.to_empty(device="cpu").load_state_dict({name: ours[name] for name in part.state_dict()})
+        part.eval()
+    return parts
+
+
 # ---------------------------------------------------------------- positions
 
 
@@ -145,11 +252,11 @@ def _positions_reference(rows: torch.Tensor, side: int) -> torch.Tensor:  # the 
 RESAMPLINGS = {"2d": _positions_2d, "reference": _positions_reference}  # [1, N, D] -> [1, side * side, D]
 
 
-def _positions(state: Mapping[str, torch.Tensor], width: int) -> torch.Tensor:
-    shape = tuple(state[POSITIONS].shape)
+def _positions(state: Mapping[str, torch.Tensor], width: int, encoder: str = "") -> torch.Tensor:
+    shape = tuple(state[encoder + POSITIONS].shape)
     if len(shape) != 4 or shape[:2] != (1, 1) or shape[3] != width or math.isqrt(shape[2]) ** 2 != shape[2]:
         raise ValueError(f"{POSITIONS} has shape {shape}: expected (1, 1, N, {width}), N the tokens of a square grid")
-    return state[POSITIONS][0].float()
+    return state[encoder + POSITIONS][0].float()
 
 
 # ---------------------------------------------------------------- files and errors
@@ -176,8 +283,19 @@ def _read(state_dict_or_path: Mapping[str, torch.Tensor] | str | os.PathLike) ->
     return state
 
 
-def _check_shapes(state: Mapping[str, torch.Tensor], shape: VitShape, expected: Mapping[str, torch.Tensor]) -> None:
-    for name, own in names(shape.depth, shape.pooling == "token").items():
-        if name != POSITIONS and state[name].shape != expected[own].shape:
+def _check_names(state: Mapping[str, torch.Tensor], expected: Mapping[str, str], kind: str) -> None:
+    strange = [name for name in state if name not in expected and DROPPED not in name]
+    found = {"missing": [name for name in expected if name not in state], "unexpected": strange}
+    if any(found.values()):
+        more = {kind: f" and {len(of) - SHOWN:,} more" if len(of) > SHOWN else "" for kind, of in found.items()}
+        told = [f"{kind}: {', '.join(of[:SHOWN])}{more[kind]}" for kind, of in found.items() if of]
+        raise ValueError(f"this is no state dict of a CatLIP {kind}; {'; '.join(told)}")
+
+
+def _check_shapes(
+    state: Mapping[str, torch.Tensor], known: Mapping[str, str], expected: Mapping[str, torch.Tensor], width: int
+) -> None:
+    for name, own in known.items():
+        if not name.endswith(POSITIONS) and state[name].shape != expected[own].shape:
             found, wanted = tuple(state[name].shape), tuple(expected[own].shape)
-            raise ValueError(f"{name} has shape {found}: a ViT of width {shape.width} has {wanted}")
+            raise ValueError(f"{name} has shape {found}: a ViT of width {width} has {wanted}")

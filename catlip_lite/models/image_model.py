@@ -75,7 +75,7 @@ class ImageModel:
             images = eight_bits(images)
             if uncropped and len(images):
                 return images
-        views = [self.evaluation.view(_to_pil(image)) for image in ([images] if single else images)]
+        views = [self.evaluation.view(to_pil(image)) for image in ([images] if single else images)]
         if not views:
             raise ValueError("no images given")
         return torch.stack(views)
@@ -97,7 +97,8 @@ def is_single(images) -> bool:
     return images.ndim == 3 if pixels else isinstance(images, (str, os.PathLike, bytes, Image.Image))
 
 
-def _to_pil(image: ImageLike) -> Image.Image:
+def to_pil(image: ImageLike) -> Image.Image:
+    """One image as RGB. Raises ValueError or FileNotFoundError, which say what was given instead."""
     if isinstance(image, Image.Image):
         return to_rgb(image)
     if isinstance(image, bytes):

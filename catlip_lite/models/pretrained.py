@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -95,6 +95,24 @@ def network_of(config: dict, num_classes: int) -> nn.Module:
     name, size = config["model"], config["image_size"]
     network = create_vit(name, num_classes, size, stem=config.get("stem"), pooling=config.get("pooling"))
     return network if config.get("objective", "catlip") == "catlip" else add_projection(network, name)
+
+
+def untrained(model: ImageModel, views: Iterable[torch.Tensor], seed: int = 0) -> ImageModel:
+    """A model of the same architecture as it is drawn, but for the batch norms of its stem, without which it would be a weak
+    baseline: they get the statistics of these images. views: batches, uint8 [b, 3, S, S]."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = network_of(model.config, model.config["num_classes"])
+    blank = ImageModel(network, model.config, model.device, model.precision)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = None  # the plain mean over batches
+    with torch.no_grad():
+        for part in views if norms else ():
+            network(blank.network_input(part))
+    network.eval()
+    return blank
 
 
 class PretrainedModel(ImageModel):

@@ -76,10 +76,10 @@ def attention(x, state, name):
     return joined @ state[f"{name}.out_proj_attn.weight"].T + state[f"{name}.out_proj_attn.bias"]
 
 
-def stem(images, state):
+def stem(images, state, first_stride=4):
     """Three convolutions, the first padded by one pixel; the first two with BatchNorm and GELU: [B, N, D]."""
     x = images
-    for i, (stride, padding) in enumerate([(4, 1), (2, 0)]):
+    for i, (stride, padding) in enumerate([(first_stride, 1), (2, 0)]):
         x = F.conv2d(x, state[f"patch_emb.{i}.block.conv.weight"], stride=stride, padding=padding)
         weight, bias, mean, var = (
             state[f"patch_emb.{i}.block.norm.{part}"][:, None, None]
@@ -98,10 +98,9 @@ def along_the_raster(stored, tokens):
     return torch.from_numpy(np.stack(columns, axis=1)).to(stored.dtype)
 
 
-def reference_logits(state, images):
-    """The reference's forward pass on a state dict of its names, in the dtype of `images`: [B, classes]."""
-    state = {name: value.to(images.dtype) for name, value in state.items()}
-    x = stem(images, state)
+def reference_tokens(state, images, first_stride=4):
+    """The reference's tokens after the last norm, of a state dict of its names: [B, N, D]."""
+    x = stem(images, state, first_stride)
     positions = state["pos_embed.pos_embed.pos_embed"][0, 0]
     x = x + (positions if len(positions) == x.shape[1] else along_the_raster(positions, x.shape[1]))
     if "cls_token" in state:
@@ -114,7 +113,13 @@ def reference_logits(state, images):
         normed = layer_norm(x, state[f"{ffn}.0.weight"], state[f"{ffn}.0.bias"])
         hidden = gelu(normed @ state[f"{ffn}.1.weight"].T + state[f"{ffn}.1.bias"])
         x = x + hidden @ state[f"{ffn}.4.weight"].T + state[f"{ffn}.4.bias"]
-    x = layer_norm(x, state["post_transformer_norm.weight"], state["post_transformer_norm.bias"])
+    return layer_norm(x, state["post_transformer_norm.weight"], state["post_transformer_norm.bias"])
+
+
+def reference_logits(state, images):
+    """The reference's forward pass on a state dict of its names, in the dtype of `images`: [B, classes]."""
+    state = {name: value.to(images.dtype) for name, value in state.items()}
+    x = reference_tokens(state, images)
     seen = x[:, 0] if "cls_token" in state else x.mean(dim=1)
     return seen @ state["classifier.weight"].T + state["classifier.bias"]
 
@@ -287,7 +292,11 @@ def test_an_unexpected_tensor_is_named():
 
 @pytest.mark.parametrize(
     ("prefix", "head", "task"),
-    [("encoder.", "seg_head.classifier.weight", "segmentation"), ("m_rcnn_model.backbone.", "m_rcnn_model.rpn", "detection")],
+    [
+        ("encoder.", "seg_head.classifier.weight", "segmentation"),
+        ("m_rcnn_model.backbone.", "m_rcnn_model.rpn", "detection"),
+        ("model.backbone.encoder.", "model.rpn", "detection"),
+    ],
 )
 def test_a_dense_tasks_checkpoint_is_refused_with_what_to_pass_instead(prefix, head, task):
     backbone = {
