@@ -92,6 +92,8 @@ $(eval $(call notebook,07_finetune,finetune.parquet,pretrain/model.safetensors,l
 $(eval $(call notebook,08_speed,speed.parquet,,,asked))
 $(eval $(call notebook,09_catlip_vs_clip,catlip_vs_clip.parquet,,shards probe_train probe_tests,asked))
 $(eval $(call notebook,10_multi_label,multi_label.parquet,pretrain/model.safetensors,multi_label_train multi_label_tests,))
+$(eval $(call notebook,11_segmentation,segmentation.parquet,pretrain/model.safetensors,segmentation_train segmentation_test,))
+$(eval $(call notebook,12_detection,detection.parquet,pretrain/model.safetensors,detection_train detection_test,))
 $(eval $(call notebook,14_published_weights,published_weights.parquet,,,asked))
 
 .PRECIOUS: $(RENDERED) $(ARTEFACTS)

@@ -19,6 +19,7 @@ from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
 from catlip_lite.artefacts import read_table
+from catlip_lite.data.demo.composites import write_composites
 from catlip_lite.data.demo.scenes import write_scenes
 from catlip_lite.data.shards import Sample, write_shards
 
@@ -40,6 +41,11 @@ SMALL = {  # every list filled, and as little work as there can be
     "10_multi_label": {
         "multi_label_image_size": 32, "multi_label_epochs": 1, "multi_label_batch_size": 16, "trained_on": ["image"],
     },
+    "11_segmentation": {
+        "segmentation_image_size": 32, "segmentation_batch_size": 8, "segmentation_heads": ["linear"],
+        "segmentation_starts": ["pre-trained"], "segmentation_protocols": ["squash"],
+    },
+    "12_detection": {"detection_image_size": 64, "detection_batch_size": 8, "detection_arms": ["pre-trained"]},
 }  # fmt: skip
 LESS = {  # of what stands in cells: by chapter, text and what takes its place
     "06_transfer_init": {"head_epochs = 30": "head_epochs = 1", "least_steps = 100": "least_steps = 1"},
@@ -65,6 +71,16 @@ TOLD = {  # by chapter and list: what it says without it
     "10_multi_label": {
         "multi_label_train": NO_IMAGES, "multi_label_tests": NO_IMAGES, "trained_on": "trained_on=.* must be a list of one",
         "multi_label_seeds": "`multi_label_seeds` is empty",
+    },
+    "11_segmentation": {
+        "segmentation_heads": "`segmentation_heads` is .*: name one or more of deeplab, linear",
+        "segmentation_starts": "`segmentation_starts` is .*: name one or more of pre-trained, untrained",
+        "segmentation_protocols": "`segmentation_protocols` is .*: name one or more of squash, whole, slide",
+        "segmentation_seeds": "`segmentation_seeds` is .*: name one or more",
+    },
+    "12_detection": {
+        "detection_arms": "`detection_arms` is .*: name one or more of pre-trained, untrained",
+        "detection_seeds": "`detection_seeds` is .*: name one or more",
     },
 }  # fmt: skip
 
@@ -95,9 +111,13 @@ def data(tmp_path_factory, make_png):
         scenes = write_scenes(folder / split, {n: [make_png(c, (72, 72))] for n, c in COLOURS.items()}, count, split)
         found[split] = folder / "annotations" / f"instances_{split}.json"
         found[split].write_text(json.dumps(scenes))
+        write_composites(folder / "composites", split, {n: [make_png(c, (72, 72))] for n, c in COLOURS.items()}, count)
     train, test = (str(folder / "shards" / split) for split in ("train", "test"))
     images = {"shards": train, "labelled": [train], "tests": [test], "probe_train": train, "probe_tests": [test]}
     images |= {f"multi_label_{name}": [str(found[split])] for name, split in (("train", "train"), ("tests", "test"))}
+    for split in ("train", "test"):
+        images[f"segmentation_{split}"] = str(folder / "composites" / "images" / split)
+        images[f"detection_{split}"] = str(folder / "composites" / "annotations" / f"instances_{split}.json")
     return folder, images | {"run": "small", "precision": "fp32", "device": "cpu"}
 
 
@@ -158,7 +178,8 @@ def test_every_list_of_every_chapter_is_among_these():
 def test_make_knows_which_parameters_must_name_images():
     rows = re.findall(r"\(call notebook,(\d\w+),[^,]*,[^,]*,([^,)]*)", (ROOT / "Makefile").read_text())
     lists = {chapter: {name for name, told in TOLD.get(chapter, {}).items() if told == NO_IMAGES} for chapter, _ in rows}
-    assert {chapter: set(names.split()) - {"shards", "probe_train"} for chapter, names in rows} == lists
+    single = {"shards", "probe_train", "segmentation_train", "segmentation_test", "detection_train", "detection_test"}
+    assert {chapter: set(names.split()) - single for chapter, names in rows} == lists
 
 
 def test_both_kinds_of_fine_tuning_may_be_left_out(execute, data):

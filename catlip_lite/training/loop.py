@@ -80,9 +80,9 @@ Normalise = tuple[Sequence[float], Sequence[float]]  # mean and std of red, gree
 class Learner(nn.Module):
     """What a step differentiates: uint8 or 0..1 images and sparse targets -> the loss, a scalar.
 
-    loss: (logits, indices, rows) -> float32 [B]; the weighted sum over images is divided by B. target_mse: scalar tensor,
-    RangeAugment's goal, unused without it. normalise: mean and std of each colour, taken off just before the network; None for
-    a network that sees 0..1.
+    loss: (outputs of the network, indices, rows, and boxes or masks where batches have them) -> float32 [B]; the weighted sum
+    over images is divided by B. target_mse: scalar tensor, RangeAugment's goal, unused without it. normalise: mean and std of
+    each colour, taken off just before the network; None for a network that sees 0..1.
     """
 
     def __init__(self, network: nn.Module, loss: Callable, range_augment=None, normalise: Normalise | None = None):
@@ -92,7 +92,7 @@ class Learner(nn.Module):
         for name, values in zip(("mean", "std"), normalise or (), strict=False):  # of the model, not of a checkpoint
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
-    def forward(self, images, indices, rows, weights, target_mse):
+    def forward(self, images, indices, rows, weights, target_mse, *dense):
         if not images.is_floating_point():
             images = images.float() / 255
         penalty = 0.0
@@ -103,7 +103,7 @@ class Learner(nn.Module):
         # Channels side by side, as cuDNN's tensor-core kernels take them. torch.compile would see to it by itself, but not in
         # a graph of 300 nodes a convolution (12 blocks make over 1,000, the stem three); on a CPU the stem is a sixth faster.
         images = images.contiguous(memory_format=torch.channels_last)
-        losses = self.loss(self.network(images), indices, rows)
+        losses = self.loss(self.network(images), indices, rows, *dense)
         return (losses * weights).sum() / len(weights) + penalty
 
     def towers(self) -> list[nn.Module]:
@@ -149,8 +149,9 @@ def create_learner(
 
 def set_patch_drop(network: nn.Module, share: float) -> None:
     """Have a network made for patch dropout leave out this share of the patches."""
-    if isinstance(network.patch_drop, PatchDropout) and network.patch_drop.prob != share:
-        network.patch_drop.prob = share
+    dropout = getattr(network, "patch_drop", None)
+    if isinstance(dropout, PatchDropout) and dropout.prob != share:
+        dropout.prob = share
 
 
 def compile_learner(spread: nn.Module, learner: Learner, how: str) -> Callable:
@@ -169,10 +170,10 @@ def compile_learner(spread: nn.Module, learner: Learner, how: str) -> Callable:
     torch._dynamo.config.optimize_ddp = False
     compiled = torch.compile(spread, dynamic=False)
 
-    def marked(images, indices, rows, weights, target):
+    def marked(images, indices, rows, weights, target, *dense):
         for labels in (indices, rows):
             torch._dynamo.mark_dynamic(labels, 0)
-        return compiled(images, indices, rows, weights, target)
+        return compiled(images, indices, rows, weights, target, *dense)
 
     return marked
 
@@ -228,7 +229,7 @@ def start_training(
 def forward(learner: Callable, batch: Batch, target: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The loss of a micro-batch, computed in dtype where that is safe."""
     with torch.autocast(batch.images.device.type, dtype, enabled=dtype != torch.float32):
-        return learner(batch.images, batch.indices, batch.rows, batch.weights, target)
+        return learner(batch.images, batch.indices, batch.rows, batch.weights, target, *batch.dense)
 
 
 def train_step(
@@ -395,7 +396,7 @@ def on_device(batches: Generator[Batch], device: torch.device) -> Generator[Batc
             ahead = deque(thread.submit(take) for _ in range(AHEAD))
             while (batch := ahead.popleft().result()) is not None:
                 ahead.append(thread.submit(take))
-                for tensor in (batch.images, batch.indices, batch.rows, batch.weights):
+                for tensor in (batch.images, batch.indices, batch.rows, batch.weights, *batch.dense):
                     tensor.record_stream(torch.cuda.current_stream(device))
                 yield batch
         finally:

@@ -37,7 +37,7 @@ def create_adamw(
     decay_embeddings: bool = False,
     layer_decay: float = 1.0,
 ) -> torch.optim.AdamW:
-    """Fused AdamW; weights with two axes or more are decayed, norms and biases are not.
+    """Fused AdamW; weights with two axes or more are decayed, norms and biases are not, nor are a pyramid's deconvolutions.
 
     decay_embeddings: also decay the CLS token, positions and RangeAugment's ranges, as the reference code does. layer_decay:
     each group's learning rate is multiplied by its `lr_scale`, see there.
@@ -48,7 +48,8 @@ def create_adamw(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and id(parameter) not in left_out:
             embedding = name.split(".")[-1] in EMBEDDINGS or "range_augment" in name
-            plain = not decay_embeddings if embedding else parameter.ndim < 2
+            undecayed = parameter.ndim < 2 or "pyramid.scales" in name
+            plain = not decay_embeddings if embedding else undecayed
             scale = 1.0 if layer_decay == 1 else lr_scale(name, depth, layer_decay)
             groups.setdefault((0.0 if plain else weight_decay, scale), []).append(parameter)
     settings = [{"params": p, "weight_decay": decay, "lr_scale": scale} for (decay, scale), p in groups.items() if p]
@@ -58,11 +59,11 @@ def create_adamw(
 def lr_scale(name: str, depth: int, layer_decay: float) -> float:
     """What layer-wise decay multiplies a parameter's learning rate by, in a ViT of `depth` blocks.
 
-    The head (and RangeAugment): 1. Last norm and last block: d; the block before d^2, …; patch embedding, positions and CLS
-    token: d^(depth + 1). As in the reference, which fails with a CLS token.
+    Whatever is no part of the ViT, a head above all: 1. Last norm and last block: d; the block before d^2, …; patch embedding,
+    positions and CLS token: d^(depth + 1). As in the reference, which fails with a CLS token.
     """
     parts = name.split(".")
-    if "range_augment" in parts or "head" in parts:
+    if {"range_augment", "head", "pyramid", "loss"} & set(parts):
         return 1.0
     if "blocks" in parts:
         return layer_decay ** (depth - int(parts[parts.index("blocks") + 1]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ MULTI_SCALE = {  # sizes as shares of the base, which is always among them
     "buckets": (144 / 224, 176 / 224, 1.0, 272 / 224, 304 / 224),
     "finetune": tuple(np.linspace(128, 320, 25) / 224),  # table 7; from LARGE_BASE on 0.5 to 1
     "multi_label": tuple(np.linspace(0.5, 1.5, 25)),  # table 7, COCO: for base 512 from 256 to 768
+    "detection": tuple(np.linspace(0.5, 1.25, 25)),  # table 9: for base 1,024 from 512 to 1,280
 }
 LARGE_BASE = 384  # pixels
 COARSE_FROM = 14  # patches a side: from here on fine-tuning's sizes are two patches apart
@@ -52,7 +54,8 @@ def scales(image_size: int, kind: str, micro_batch: int, patch: int = 16) -> tup
     image_size: the base, in pixels; the range scales with it. micro_batch: images at the base size. patch: sizes are its
     multiples. kind: "none" is the base alone; "paper" the reference's variable batch sampler, for base 224 and patch 16 the 13
     sizes 128, 144, ... 320; "buckets" five of them, batches in multiples of 8; "finetune" the reference's for fine-tuning (base
-    224: 7 sizes, base 512: 9 from 256 to 512); "multi_label" that for COCO (base 512: 25 sizes from 256 to 768).
+    224: 7 sizes, base 512: 9 from 256 to 512); "multi_label" that for COCO (base 512: 25 sizes from 256 to 768), "detection"
+    that for its boxes (base 1,024: 25 from 512 to 1,280).
     Raises ValueError for an unknown kind, or a base that is no multiple of the patch.
     """
     if kind not in MULTI_SCALE:
@@ -61,7 +64,7 @@ def scales(image_size: int, kind: str, micro_batch: int, patch: int = 16) -> tup
         raise ValueError(f"image_size={image_size} must be a multiple of the patch, {patch}, to train at several scales")
     finetune = kind == "finetune"
     shares = np.linspace(0.5, 1.0, 25) if finetune and image_size >= LARGE_BASE else MULTI_SCALE[kind]
-    step = 2 * patch if finetune and image_size >= COARSE_FROM * patch else patch
+    step = 2 * patch if kind == "detection" or (finetune and image_size >= COARSE_FROM * patch) else patch
     sizes = sorted({image_size, *(_nearest_multiple(image_size * share, step) for share in shares)})
     return tuple(Scale(size, _batch(size, image_size, micro_batch, kind)) for size in sizes)
 
@@ -185,11 +188,11 @@ def mean_batch(values: dict) -> float:
 
 CHOICES = {
     "loss": LOSSES, "optimiser": OPTIMISERS, "multi_scale": MULTI_SCALE, "head_bias": ("zero", "prior"),
-    "augmentation": AUGMENTATIONS, "schedule": ("epoch", "step"), "labels_of": LABELS_OF, "objective": OBJECTIVES,
+    "augmentation": AUGMENTATIONS, "schedule": ("epoch", "step", "milestones"), "labels_of": LABELS_OF, "objective": OBJECTIVES,
 }  # fmt: skip
 
 
-def _given(kind: type[Recipe], model: str, given: dict) -> dict:
+def given_values(kind: type[Recipe], model: str, given: dict) -> dict:
     """The model and those given that are not None. Raises ValueError for a model or a name that is unknown."""
     if model not in MODELS:
         raise ValueError(f"model={model!r} is unknown: choose one of {', '.join(MODELS)}")
@@ -285,7 +288,7 @@ def recipe_for(model: str, *, epochs: float | None = None, num_samples: int | No
     `superclip` its authors' loss, `superclass`.
     Raises ValueError for an unknown model, name or impossible value.
     """
-    given = _given(Recipe, model, given)
+    given = given_values(Recipe, model, given)
     demo, few = model == "vit_nano8", num_samples is not None and num_samples < FEW_IMAGES
     objective = given.get("objective", "catlip")
     contrastive = objective != "catlip"
@@ -339,13 +342,17 @@ FINETUNE_DEMO = {
 FINETUNE_DEMO_COCO = {"loss": "bce", "label_smoothing": 0.0, "layer_decay": 1.0}  # scenes are not what it was pre-trained on
 
 
+MILESTONES = (22 / 25, 24 / 25)  # of a detector's training
+
+
 @dataclass(frozen=True)
 class FinetuneRecipe(Recipe):
     """All that decides the outcome of fine-tuning, besides data, backbone and head; what it shares with pre-training: `Recipe`.
 
     epochs: passes over the images, of steps_per_epoch steps each (a step of a multi-scale run takes more images or fewer; the
     mean counts). schedule: the cosine moves on "epoch" by epoch, as the reference's (the rate stands still within an epoch,
-    and `min_lr` is never reached: 3.66e-6 is table 7's last), or "step" by step down to min_lr. label_smoothing: see `softmax`.
+    and `min_lr` is never reached: 3.66e-6 is table 7's last), or "step" by step down to min_lr; "milestones": no cosine, a
+    tenth of the rate from each of MILESTONES on. label_smoothing: see `softmax`.
     layer_decay: see `lr_scale`. drop_path: stochastic depth's rate at the last block, linear from 0 at the first.
     labels_of, least_visible: whether a view has the labels of its whole "image" (the reference's) or of what the "view" shows.
     """
@@ -363,6 +370,8 @@ class FinetuneRecipe(Recipe):
         """Learning rate of a step, before layer-wise decay."""
         if self.schedule == "step" or step < self.warmup_steps:
             return super().lr_at(step)
+        if self.schedule == "milestones":
+            return self.lr * 0.1 ** sum(step >= share * self.max_steps for share in MILESTONES)
         epoch = step // self.steps_per_epoch
         return self.min_lr + 0.5 * (self.lr - self.min_lr) * (1 + math.cos(math.pi * epoch / self.epochs))
 
@@ -376,12 +385,10 @@ def finetune_recipe_for(
     given instead of epochs. processes: how many share a step. A batch of more than all images is lowered, with a warning.
     Raises ValueError for an unknown name or an impossible value.
     """
-    given = _given(FinetuneRecipe, model, given)
+    given = given_values(FinetuneRecipe, model, given)
     task = task or ("coco" if multi_label else "imagenet-1k")
     if task not in TASKS:
         raise ValueError(f"task={task!r} is unknown: choose one of {', '.join(TASKS)}")
-    if num_images < processes:
-        raise ValueError(f"{num_images} training image(s) are too few for {processes} process(es): give more images")
     large = given.get("image_size", 224) >= LARGE_BASE
     micro_batch = LARGE_MICRO_BATCH.get(model, 64) if large else SMALL_MICRO_BATCH.get(model, 512)
     if model == "vit_nano8":
@@ -390,6 +397,13 @@ def finetune_recipe_for(
         values = TABLE_7 | TABLE_7_COCO | given
     else:
         values = TABLE_7 | {"micro_batch": min(micro_batch, 128) if task == "places365" else micro_batch} | given
+    return complete(FinetuneRecipe, values, num_images, processes, given)
+
+
+def complete(kind: type[FinetuneRecipe], values: dict, num_images: int, processes: int, given: Mapping) -> FinetuneRecipe:
+    """A recipe of its values: the batch lowered to the images there are, steps counted. given: what was asked for."""
+    if num_images < processes:
+        raise ValueError(f"{num_images} training image(s) are too few for {processes} process(es): give more images")
     if "lr" in given and "min_lr" not in given:
         values["min_lr"] = values["lr"] / 10
     lowered = num_images < values["batch_size"]
@@ -407,7 +421,7 @@ def finetune_recipe_for(
     else:
         values["max_steps"] = values["epochs"] * values["steps_per_epoch"]
     values["warmup_steps"] = min(values["warmup_steps"], max(1, values["max_steps"] // 5))
-    return FinetuneRecipe(**values)
+    return kind(**values)
 
 
 def _check_finetuning(values: dict) -> None:
