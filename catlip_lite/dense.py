@@ -13,6 +13,7 @@ from itertools import product
 
 from .data.dense import load_objects, load_segmentation
 from .models import load
+from .models.vit import refuse_unknown
 from .training.dense_recipes import ARMS, TASKS, dense_recipe_for
 from .training.loop import RunOptions
 from .training.parallel import is_main, told_by_main, world_size
@@ -44,9 +45,11 @@ def train_from(task: str, values: Mapping) -> None:
 
 def ways_of(task: str, values: Mapping) -> dict[str, dict]:
     """What is trained on the pre-trained backbone, by the name of its folder, and what it changes of the recipe."""
-    if task == "detection":
-        return {arm: ARMS[arm] for arm in values["detection_arms"] if arm != "untrained"}
-    return {f"{head}_pre-trained": {"head": head} for head in values["segmentation_heads"]}
+    if task == "segmentation":
+        return {f"{head}_pre-trained": {"head": head} for head in values["segmentation_heads"]}
+    for arm in values["detection_arms"]:
+        refuse_unknown("detection_arms", arm, ARMS)
+    return {arm: ARMS[arm] for arm in values["detection_arms"] if arm != "untrained"}
 
 
 def main(arguments: list[str] | None = None) -> int:

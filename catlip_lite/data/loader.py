@@ -83,8 +83,10 @@ class Batch:
 
     @property
     def dense(self) -> tuple[torch.Tensor, ...]:
-        """What a dense task learns besides: boxes and masks, those there are."""
-        return tuple(part for part in (self.boxes, self.masks) if part is not None)
+        """What the loss of a dense task takes besides: masks, or boxes, masks and the weights of images."""
+        if self.boxes is not None:
+            return self.boxes, self.masks, self.weights
+        return () if self.masks is None else (self.masks,)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -274,6 +276,8 @@ class Loader:
     that takes no more than this; else `workers` processes decode. progress: wraps the numbers of shards while they are decoded.
     """
 
+    patience = 0
+
     def __init__(
         self,
         stream: Stream,
@@ -296,9 +300,12 @@ class Loader:
         return self.order.num_samples
 
     def batches(self, specs: Iterable[BatchSpec]) -> Iterator[Batch]:
-        """The batch of each spec, in order. Raises ValueError for a batch without one usable sample."""
+        """The batch of each spec, in order. Raises ValueError for a batch, or several in a row, of more than `patience` samples
+        without a usable one."""
+        lost = 0
         for batch in self._from_memory(specs) if self.in_memory else self._from_stream(specs):
-            if not batch.weights.any():
+            lost = 0 if batch.weights.any() else lost + len(batch)
+            if lost > self.patience:
                 reasons = sorted({reason for _, reason in batch.skipped})
                 raise ValueError(
                     f"none of the {len(batch)} samples of a batch can be used ({', '.join(reasons)}), such as "

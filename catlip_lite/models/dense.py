@@ -75,9 +75,9 @@ class DenseViT(OnViT):
 
     H and W are multiples of the patch; positions are those of image_size, interpolated in two dimensions for others.
     output_stride: pixels between tokens, the patch (None) or half of it: the first convolution takes steps half as long, as in
-    the reference's segmenter. windows: tokens a side of the windows that blocks attend within, but for `global_blocks` evenly
-    spaced ones, the last among them (ViTDet, arXiv 2203.16527; a border that is no whole window is padded with zeros); None:
-    every block sees everything, as in the reference. global_blocks: None, a third of them, at most four.
+    the reference's segmenter. windows: tokens a side of the windows that blocks attend within, but for a third of them, at most
+    four, evenly spaced, the last among them (ViTDet, arXiv 2203.16527; a border that is no whole window is padded with zeros);
+    None: every block sees everything, as in the reference.
     Raises ValueError for another stride, or a size that the patch does not divide.
     """
 
@@ -86,7 +86,7 @@ class DenseViT(OnViT):
 
     def __init__(
         self, shape: VitShape, image_size: int, *, output_stride: int | None = None, windows: int | None = None,
-        global_blocks: int | None = None, drop_path: float = 0.0,
+        drop_path: float = 0.0,
     ):  # fmt: skip
         super().__init__()
         refuse_size(image_size, shape.patch)
@@ -99,8 +99,8 @@ class DenseViT(OnViT):
         if halved:
             halve_stride(self.patch_embed)
         depth = shape.depth
-        global_blocks = global_blocks or max(1, min(GLOBAL_BLOCKS, depth // 3))
-        everywhere = {depth * (i + 1) // global_blocks - 1 for i in range(global_blocks)}
+        whole = max(1, min(GLOBAL_BLOCKS, depth // 3))
+        everywhere = {depth * (i + 1) // whole - 1 for i in range(whole)}
         for i, block in enumerate(self.blocks):
             block.attn = MapAttention(shape.width, shape.heads, qkv_bias=True)
             block.attn.windows = 0 if windows is None or i in everywhere else windows

@@ -25,6 +25,9 @@ from .dense import DenseViT, OnViT, backbone_of, dense_config, dense_vit, read_f
 from .image_model import ImageLike, ImageModel, to_pil
 from .vit import refuse_unknown
 
+# From which overlap with an object an anchor is one, and below which it is background, as everywhere; the reference has 0.7 for
+# both, by a fault of its options.
+RPN_IOU = (0.7, 0.3)
 PROTOCOLS = ("squash", "keep")  # an image as a square whatever its aspect, the reference's; or its long side, padded
 
 # ---------------------------------------------------------------- a pyramid of maps
@@ -58,7 +61,10 @@ class Pyramid(nn.Module):
 
 
 class PyramidBackbone(OnViT):
-    """A detector's network: float [B, 3, H, W] in 0..1 -> the five maps of a `Pyramid`, what `DetectionHeads` takes."""
+    """A detector's network: float [B, 3, H, W] in 0..1 -> the five maps of a `Pyramid`, what `DetectionHeads` takes.
+
+    Its FLOPs, and so a detector's MFU in the log, are without those of the heads, about a fifth of all at 1,024 pixels.
+    """
 
     def __init__(self, backbone: DenseViT, channels: int = 256):
         super().__init__()
@@ -142,24 +148,23 @@ class MaskPredictor(nn.Sequential):
 class DetectionHeads(nn.Module):
     """Mask R-CNN on the maps of a `PyramidBackbone`, of torchvision's parts with the reference's sizes and norms.
 
-    In training mode it is the loss: (features, indices, rows, boxes, masks) -> float32 scalar, the sum of the five of `parts`;
-    in evaluation mode, `detect` finds objects. classes: C, without the background. strides: of the five maps, pixels.
+    In training mode it is the loss: (features, indices, rows, boxes, masks, weights) -> float32 scalar, torchvision's five as a
+    sum; in evaluation mode, `detect` finds objects. classes: C, without the background. strides: of the five maps, pixels.
     image_size: of training, pixels; anchors are 32 to 512 pixels at 1024, proportionally smaller in smaller images, but no
     smaller than two strides of their map, as none would be between them. channels: of the maps and of all convolutions.
-    proposals: boxes of an image that the box and mask heads learn from at a step. rpn_iou: from which overlap with an object
-    an anchor is one, and below which it is background; the reference trained with (0.7, 0.7), by a fault of its options.
+    proposals: boxes of an image that the box and mask heads learn from at a step.
     """
 
     def __init__(
         self, classes: int, strides: Sequence[int], image_size: int, *,
-        channels: int = 256, proposals: int = 512, rpn_iou: tuple[float, float] = (0.7, 0.3),
+        channels: int = 256, proposals: int = 512,
     ):  # fmt: skip
         super().__init__()
-        self.strides, self.parts = list(strides), {}
+        self.strides = list(strides)
         sizes = [max(32 * 2**i * image_size / 1024, 2 * stride) for i, stride in enumerate(strides)]
         kept = {"training": 2000, "testing": 1000}
         head = ProposalHead(channels, anchors=3)
-        self.rpn = RegionProposalNetwork(Anchors(sizes, strides), head, *rpn_iou, 256, 0.5, kept, kept, nms_thresh=0.7)
+        self.rpn = RegionProposalNetwork(Anchors(sizes, strides), head, *RPN_IOU, 256, 0.5, kept, kept, nms_thresh=0.7)
         self.roi_heads = RoIHeads(
             self._pool(7),
             FastRCNNConvFCHead((channels, 7, 7), [channels] * 4, [4 * channels], LayerNorm2d),
@@ -180,24 +185,23 @@ class DetectionHeads(nn.Module):
 
     def forward(
         self, features: Mapping[str, torch.Tensor], indices: torch.Tensor, rows: torch.Tensor, boxes: torch.Tensor,
-        masks: torch.Tensor, image_sizes: Sequence[tuple[int, int]] | None = None,
+        masks: torch.Tensor, weights: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
-        """The loss of B images with N objects in all, some perhaps without any.
+        """The loss of B images with N objects in all, some perhaps without any: a scalar, that times the mean of the weights is
+        the mean over the images that count.
 
         features: of `PyramidBackbone`. indices: classes int64 [N]; rows: the image of each, int64 [N]; boxes: float32 [N, 4],
-        left, top, right, bottom in pixels; masks: uint8 [N, H, W], 0 or 1. image_sizes: (height, width) of each image within
-        the padding; None: there is none.
+        left, top, right, bottom in pixels; masks: uint8 [N, H, W], 0 or 1. weights: float [B], 0 for an image that could not be
+        used, from which nothing is learnt; where none could be, the loss has no weight either.
         """
-        features, images = self._inputs(features, image_sizes)
+        used = (weights > 0).nonzero().flatten().tolist() or list(range(len(weights)))
+        features, images = self._inputs({name: part[used] for name, part in features.items()}, None)
         targets = [
-            {"boxes": boxes[rows == i].float(), "labels": 1 + indices[rows == i], "masks": masks[rows == i]}
-            for i in range(len(images.image_sizes))
+            {"boxes": boxes[rows == i].float(), "labels": 1 + indices[rows == i], "masks": masks[rows == i]} for i in used
         ]
         proposals, of_proposals = self.rpn(images, features, targets)
         _, of_objects = self.roi_heads(features, proposals, images.image_sizes, targets)
-        losses = of_proposals | of_objects
-        self.parts = {name: loss.detach() for name, loss in losses.items()}
-        return torch.stack(list(losses.values())).sum()
+        return torch.stack([*of_proposals.values(), *of_objects.values()]).sum() * len(weights) / len(used)
 
     def detect(
         self, features: Mapping[str, torch.Tensor], image_sizes: Sequence[tuple[int, int]] | None = None
@@ -220,12 +224,11 @@ class DetectionHeads(nn.Module):
 
 def create_detector(
     network: VisionTransformer, classes: int, image_size: int, *, channels: int = 256, proposals: int = 512,
-    rpn_iou: tuple[float, float] = (0.7, 0.3), windows: int | None = None, drop_path: float = 0.0,
+    windows: int | None = None, drop_path: float = 0.0,
 ) -> tuple[PyramidBackbone, DetectionHeads]:  # fmt: skip
     """A detector's network, on a copy of a pre-trained ViT, and its heads: see there, `dense_vit` and `DenseViT`."""
     backbone = PyramidBackbone(dense_vit(network, image_size, windows=windows, drop_path=drop_path), channels)
-    options = {"channels": channels, "proposals": proposals, "rpn_iou": rpn_iou}
-    return backbone, DetectionHeads(classes, backbone.strides, image_size, **options)
+    return backbone, DetectionHeads(classes, backbone.strides, image_size, channels=channels, proposals=proposals)
 
 
 # ---------------------------------------------------------------- folders

@@ -51,7 +51,9 @@ def training_flops(model: Model, image_size: int = 224, num_classes: int | None 
     The usual convention: what activation checkpointing computes again is not counted, so that the share of the peak is one of
     useful work (MFU). ViT-B/16 at 224 with 24,320 classes: 106.4 GFLOP; the 105.5 often used are those of plain patches.
     """
-    return 3 * forward_flops(model, image_size, num_classes, keep_tokens)
+    frozen = getattr(getattr(model, "backbone", None), "frozen", False)  # nothing goes back through it
+    spared = 2 * model.backbone.forward_flops(image_size) if frozen else 0
+    return 3 * forward_flops(model, image_size, num_classes, keep_tokens) - spared
 
 
 def _stem_multiply_adds(shape: VitShape, image_size: int) -> int:

@@ -103,7 +103,7 @@ def untrained(model: ImageModel, views: Iterable[torch.Tensor], seed: int = 0) -
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = network_of(model.config, model.config["num_classes"])
-    blank = ImageModel(network, model.config, model.device, model.precision)
+    blank = ImageModel(network, model.config, "cpu")  # where the same images give the same statistics on any machine
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.train()
@@ -111,8 +111,7 @@ def untrained(model: ImageModel, views: Iterable[torch.Tensor], seed: int = 0) -
     with torch.no_grad():
         for part in views if norms else ():
             network(blank.network_input(part))
-    network.eval()
-    return blank
+    return ImageModel(network, model.config, model.device, model.precision)
 
 
 class PretrainedModel(ImageModel):

@@ -342,17 +342,13 @@ FINETUNE_DEMO = {
 FINETUNE_DEMO_COCO = {"loss": "bce", "label_smoothing": 0.0, "layer_decay": 1.0}  # scenes are not what it was pre-trained on
 
 
-MILESTONES = (22 / 25, 24 / 25)  # of a detector's training
-
-
 @dataclass(frozen=True)
 class FinetuneRecipe(Recipe):
     """All that decides the outcome of fine-tuning, besides data, backbone and head; what it shares with pre-training: `Recipe`.
 
     epochs: passes over the images, of steps_per_epoch steps each (a step of a multi-scale run takes more images or fewer; the
     mean counts). schedule: the cosine moves on "epoch" by epoch, as the reference's (the rate stands still within an epoch,
-    and `min_lr` is never reached: 3.66e-6 is table 7's last), or "step" by step down to min_lr; "milestones": no cosine, a
-    tenth of the rate from each of MILESTONES on. label_smoothing: see `softmax`.
+    and `min_lr` is never reached: 3.66e-6 is table 7's last), or "step" by step down to min_lr. label_smoothing: see `softmax`.
     layer_decay: see `lr_scale`. drop_path: stochastic depth's rate at the last block, linear from 0 at the first.
     labels_of, least_visible: whether a view has the labels of its whole "image" (the reference's) or of what the "view" shows.
     """
@@ -370,8 +366,6 @@ class FinetuneRecipe(Recipe):
         """Learning rate of a step, before layer-wise decay."""
         if self.schedule == "step" or step < self.warmup_steps:
             return super().lr_at(step)
-        if self.schedule == "milestones":
-            return self.lr * 0.1 ** sum(step >= share * self.max_steps for share in MILESTONES)
         epoch = step // self.steps_per_epoch
         return self.min_lr + 0.5 * (self.lr - self.min_lr) * (1 + math.cos(math.pi * epoch / self.epochs))
 

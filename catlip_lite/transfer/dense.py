@@ -109,8 +109,8 @@ def train_dense(
         save = save_detector if detection else save_segmenter
         save(folder, state, config, recipe=recipe.as_dict(), images=len(images), data=images.fingerprint)
     wait_for_all()
-    parts = [part for part in (network, loss) if isinstance(part, nn.Module)]
-    for part in parts:
+    parts = [part for part in dense_networks(model, len(images.classes), recipe) if isinstance(part, nn.Module)]
+    for part in parts:  # new ones: FSDP has spread those that were trained
         part.load_state_dict({name: state[name] for name in part.state_dict()})
     return (DetectionModel if detection else SegmentationModel)(*parts, config, options.device, options.precision)
 

@@ -19,11 +19,12 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 from ..data.dense import IGNORED, DetectedImages, SegmentedImages
 from ..data.labelled.images import some
 from ..models.detector import DetectionModel
-from ..models.segmenter import SegmentationModel
+from ..models.segmenter import PROTOCOLS, SegmentationModel
+from ..models.vit import refuse_unknown
 
 logger = logging.getLogger(__name__)
 
-KINDS = {"bbox": "box", "segm": "mask"}
+KINDS = {"bbox": ("box", "segmentation"), "segm": ("mask", "bbox")}  # name, and what of a result does not count
 # COCO's twelve figures, in its evaluators' order; the average recalls (AR) are of the best 1, 10 and 100 objects an image.
 FIGURES = (
     "AP", "AP50", "AP75", "AP small", "AP medium", "AP large", "AR1", "AR10", "AR100", "AR small", "AR medium", "AR large",
@@ -50,8 +51,12 @@ def segmentation_scores(
     )
 
     def answer(i: int) -> tuple[np.ndarray, np.ndarray]:
-        return model.segment(images.files.read(i), protocol), images.mask(i)
+        found, truth = model.segment(images.files.read(i), protocol), images.mask(i)
+        _refuse_another_size(images.files.name(i), found.shape, truth.shape)
+        return found, truth
 
+    refuse_unknown("protocol", protocol, PROTOCOLS)
+    _refuse_other_classes(model, images)
     for found, truth in _of_readable(images, answer, progress):
         figures.update(torch.from_numpy(found).flatten(), torch.from_numpy(truth.astype(np.int64)).flatten())
     told = {name: value.numpy() for name, value in figures.compute().items()}
@@ -64,8 +69,10 @@ def detection_scores(
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """COCO's figures of boxes and of masks, "box AP" to "mask AR large", and a table of `class`, `box AP` and `mask AP`.
 
-    Images that cannot be read count as images in which nothing was found, and are told.
+    The truth is that of `DetectedImages.as_coco`: boxes within their images, no object without a pixel. Images that cannot be
+    read count as images in which nothing was found, and are told. Raises ValueError if none can, or for other classes.
     """
+    _refuse_other_classes(model, images)
     found = list(_of_readable(images, partial(_answers, model, images), progress))
     return coco_scores(images.as_coco(), [one for answers in found for one in answers])
 
@@ -76,8 +83,10 @@ def coco_scores(truth: Mapping, found: Sequence[Mapping]) -> tuple[dict[str, flo
     figures, table = {}, pd.DataFrame({"class": [one["name"] for one in truth["categories"]]})
     with redirect_stdout(io.StringIO()):  # it tells each step
         known = COCO(dict(truth))
-        answers = known.loadRes(list(found)) if found else COCO({**truth, "annotations": []})
-        for kind, name in KINDS.items():
+        for kind, (name, other) in KINDS.items():
+            # A result's area, which tells small from large, would be its box's if it had one: masks are judged without.
+            given = [{key: value for key, value in one.items() if key != other} for one in found]
+            answers = known.loadRes(given) if found else COCO({**truth, "annotations": []})
             judged = COCOeval_faster(known, answers, kind)
             judged.evaluate()
             judged.accumulate()
@@ -97,6 +106,7 @@ def _defined(values: np.ndarray) -> np.ndarray:
 def _answers(model: DetectionModel, images: DetectedImages, i: int) -> list[dict]:
     """What a model finds in an image, in COCO's form."""
     found = model.detect(images.files.read(i), least_score=0.0)
+    _refuse_another_size(images.files.name(i), found["masks"].shape[1:], images.sizes[i][::-1])
     corners = found["boxes"]
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
     masks = mask_api.encode(np.asfortranarray(found["masks"].transpose(1, 2, 0).astype(np.uint8)))
@@ -119,4 +129,17 @@ def _of_readable(images: SegmentedImages | DetectedImages, answer: Callable[[int
     if len(failures) == len(images):
         raise ValueError(f"none of {len(images):,} images can be read, the first: {failures[0]}")
     if failures:
-        logger.warning("%d of %s images are left out: %s", len(failures), f"{len(images):,}", some(failures))
+        logger.warning("%d of %s images cannot be scored: %s", len(failures), f"{len(images):,}", some(failures))
+
+
+def _refuse_other_classes(model: SegmentationModel | DetectionModel, images: SegmentedImages | DetectedImages) -> None:
+    if list(model.classes) != list(images.classes):
+        raise ValueError(
+            f"the model was trained on {len(model.classes)} classes, {some(model.classes)}; the images have "
+            f"{len(images.classes)}, {some(images.classes)}: give images of the same, in the same order"
+        )
+
+
+def _refuse_another_size(name: str, found: Sequence[int], known: Sequence[int]) -> None:
+    if tuple(found) != tuple(known):
+        raise ValueError(f"{name} is {found[1]} x {found[0]} pixels, annotated are {known[1]} x {known[0]}")

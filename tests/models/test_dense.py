@@ -85,7 +85,7 @@ def test_timms_own_vit_has_positions_for_its_cls_token_left_out():
 def test_a_window_that_covers_the_map_sees_all_of_it(windows):
     network, images = pretrained(), pictures()
     everywhere = dense_vit(network, 32).eval()
-    windowed = dense_vit(network, 32, windows=windows, global_blocks=1).eval()
+    windowed = dense_vit(network, 32, windows=windows).eval()
     assert [block.attn.windows for block in windowed.blocks] == [windows] * 3 + [0]
     if windows == 4:
         torch.testing.assert_close(windowed(images), everywhere(images))
@@ -95,7 +95,7 @@ def test_a_window_that_covers_the_map_sees_all_of_it(windows):
 
 @torch.no_grad()
 def test_a_windowed_block_sees_nothing_outside_its_window():
-    block = DenseViT(TINY, 32, windows=2, global_blocks=1).eval().blocks[0]
+    block = DenseViT(TINY, 32, windows=2).eval().blocks[0]
     tokens = torch.rand(1, 5, 4, 48)
     other = tokens.clone()
     other[:, 2, 1] += 1.0  # in the window of rows 2 and 3, columns 0 and 1
@@ -103,7 +103,7 @@ def test_a_windowed_block_sees_nothing_outside_its_window():
     assert changed.nonzero().tolist() == [[2, 0], [2, 1], [3, 0], [3, 1]]
 
 
-def test_global_blocks_are_evenly_spaced_with_the_last_among_them():
+def test_blocks_that_see_everything_are_evenly_spaced_with_the_last_among_them():
     with torch.device("meta"):
         for name, expected in {"vit_b16": [2, 5, 8, 11], "vit_l16": [5, 11, 17, 23]}.items():
             blocks = DenseViT(MODELS[name], 64, windows=14).blocks
@@ -145,7 +145,7 @@ def counted(network, images):
 @pytest.mark.parametrize("half", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.stem)
 def test_a_forward_pass_costs_what_pytorch_counts(shape, half, windows):
-    found = DenseViT(shape, 32, output_stride=shape.patch // half, windows=windows, global_blocks=1).eval()
+    found = DenseViT(shape, 32, output_stride=shape.patch // half, windows=windows).eval()
     assert found.forward_flops(32) == counted(found, pictures(count=1))
 
 

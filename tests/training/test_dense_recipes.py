@@ -23,6 +23,9 @@ def test_table_9(model, layer_decay, drop_path, epochs):
     sizes = [scale.size for scale in recipe.scales]
     assert (sizes[0], sizes[-1], len(sizes), 1024 in sizes) == (512, 1280, 25, True)
     assert all(size % 32 == 0 for size in sizes)
+    assert (recipe.lr, recipe.weight_decay, recipe.ema_momentum, recipe.warmup_steps) == (3e-4, 0.1, 1e-4, 250)
+    assert (recipe.batch_size, recipe.micro_batch, recipe.schedule, recipe.channels) == (128, 2, "milestones", 256)
+    assert {scale.batch for scale in recipe.scales} == {8, 7, 6, 5, 4, 3, 2, 1}
 
 
 def test_a_detectors_rate_falls_to_a_tenth_twice():
@@ -30,6 +33,8 @@ def test_a_detectors_rate_falls_to_a_tenth_twice():
     rates = [recipe.lr_at(step) for step in (1000, 2199, 2200, 2399, 2400, recipe.max_steps - 1)]
     assert recipe.max_steps == 2500
     assert rates == pytest.approx([3e-4, 3e-4, 3e-5, 3e-5, 3e-6, 3e-6])
+    huge = dense_recipe_for("vit_h16", "detection", num_images=12_800, multi_scale="none", epochs=20)
+    assert [huge.lr_at(step) for step in (1699, 1700, 1900)] == pytest.approx([3e-4, 3e-5, 3e-6])
 
 
 def test_a_frozen_backbone_has_a_linear_head_at_its_own_stride_unless_asked_otherwise():
@@ -52,7 +57,9 @@ def test_windows_are_at_most_half_of_the_map():
         ("pose", {}, "task='pose' is unknown: choose one of segmentation, detection"),
         ("segmentation", {"head": "fcn"}, "head='fcn' is unknown: choose one of deeplab, linear"),
         ("detection", {"views": "mosaic"}, "views='mosaic' is unknown: choose one of squash, jitter"),
-        ("segmentation", {"output_stride": 4}, "output_stride=4 must be the patch of vit_b16, 16, or half of it"),
+        ("segmentation", {"output_stride": 4}, "output_stride=4 is none for segmentation with vit_b16: choose 16 or 8"),
+        ("detection", {"output_stride": 8}, "output_stride=8 is none for detection with vit_b16: choose 16"),
+        ("segmentation", {"batch_size": 7}, "normalises over the images of a micro-batch, of which batch_size=7 leaves one"),
         ("segmentation", {"image_size": 500}, "image_size=500 is no multiple of the model's patch, 16"),
     ],
 )

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from catlip_lite.models import create_vit
+from catlip_lite.models.detector import create_detector
+from catlip_lite.models.segmenter import create_segmenter
 from catlip_lite.training.loop import Learner, RunOptions, start_training
 from catlip_lite.training.losses import bce
 from catlip_lite.training.objectives import create_objective
@@ -74,6 +76,26 @@ def test_layer_wise_decay_reaches_every_parameter_of_a_vit_with_a_cls_token():
     assert found.keys() == set(names.values())
     assert found == {name: lr_scale(name, 12, 0.7) for name in found}
     assert found["range_augment.noise"] == found["network.head.bias"] == 1.0
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_what_a_dense_task_adds_to_a_vit_has_the_whole_rate_and_a_pyramids_deconvolutions_no_decay(task):
+    network, loss = create_vit("vit_nano8", num_classes=0, image_size=32), bce
+    if task == "segmentation":
+        network = create_segmenter(network, 3, 32, channels=16)
+    else:
+        network, loss = create_detector(network, 3, 64, channels=16)
+    learner = Learner(network, loss)
+    groups = create_adamw(learner, 0.2, layer_decay=0.5).param_groups
+    names = {id(p): n for n, p in learner.named_parameters()}
+    found = {names[id(p)]: (group["lr_scale"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert found.keys() == set(names.values())
+    assert found["network.backbone.vit.patch_embed.conv1.weight"] == (0.5**5, 0.2)
+    assert found["network.backbone.vit.blocks.3.mlp.fc1.weight"] == (0.5, 0.2)
+    others = {name: how for name, how in found.items() if ".vit." not in name}
+    assert {scale for scale, _ in others.values()} == {1.0}
+    free = {name for name, (_, decay) in others.items() if not decay and learner.get_parameter(name).ndim > 1}
+    assert all("pyramid.scales" in name for name in free) and len(free) == (3 if task == "detection" else 0)
 
 
 def test_ema_moves_by_its_momentum_once_it_has_settled():

@@ -11,10 +11,12 @@ from catlip_lite.transfer.dense_metrics import FIGURES, coco_scores, segmentatio
 
 pycocotools_coco = pytest.importorskip("pycocotools.coco")
 pycocotools_eval = pytest.importorskip("pycocotools.cocoeval")
+mask_api = pytest.importorskip("pycocotools.mask")
 
 
-def rectangle(left, top, width, height):
-    return [[left, top, left + width, top, left + width, top + height, left, top + height]]
+def triangle(left, top, width, height):
+    """Half of a box, so that some are of another size than it: run lengths, on a page of 100 pixels."""
+    return mask_api.merge(mask_api.frPyObjects([[left, top, left + width, top + height, left, top + height]], 100, 100))
 
 
 def random_case(rng, classes=2, side=100):
@@ -25,26 +27,31 @@ def random_case(rng, classes=2, side=100):
         for _ in range(int(rng.integers(0, 5))):
             box = [*rng.integers(0, 50, 2).tolist(), *rng.integers(2, 50, 2).tolist()]
             facts = {"image_id": image["id"], "category_id": int(rng.integers(1, classes + 1))}
-            more = {"bbox": box, "area": box[2] * box[3], "segmentation": rectangle(*box), "iscrowd": int(rng.random() < 0.1)}
+            more = {
+                "bbox": box,
+                "area": box[2] * box[3] / 2,
+                "segmentation": triangle(*box),
+                "iscrowd": int(rng.random() < 0.1),
+            }
             annotations.append({"id": len(annotations) + 1, **facts, **more})
             for _ in range(int(rng.integers(0, 3))):
                 near = (np.array(box) + rng.integers(-4, 5, 4)).clip(1, side).tolist()
                 label = facts["category_id"] if rng.random() < 0.8 else int(rng.integers(1, classes + 1))
                 found.append({"image_id": image["id"], "category_id": label, "bbox": near, "score": float(rng.random())})
-    found = [one | {"segmentation": rectangle(*one["bbox"])} for one in found]
+    found = [one | {"segmentation": triangle(*one["bbox"])} for one in found]
     categories = [{"id": i, "name": f"class {i}"} for i in range(1, classes + 1)]
     return {"images": images, "annotations": annotations, "categories": categories}, found
 
 
 def by_pycocotools(truth, found):
     """The twelve figures of boxes, then of masks."""
-    from pycocotools import mask as api
-
-    encoded = [one | {"segmentation": api.merge(api.frPyObjects(one["segmentation"], 100, 100))} for one in found]
+    boxes, masks = (
+        [{key: value for key, value in one.items() if key != other} for one in found] for other in ("segmentation", "bbox")
+    )
     known, figures = pycocotools_coco.COCO(), []
     known.dataset = {key: [dict(one) for one in part] for key, part in truth.items()}
     known.createIndex()
-    for kind, given in (("bbox", [{k: v for k, v in one.items() if k != "segmentation"} for one in found]), ("segm", encoded)):
+    for kind, given in (("bbox", boxes), ("segm", masks)):
         judged = pycocotools_eval.COCOeval(known, known.loadRes(given), kind)
         judged.evaluate()
         judged.accumulate()
@@ -85,6 +92,8 @@ def test_a_detector_that_finds_nothing_has_no_precision_and_one_that_finds_all_h
 class Answering:
     """A segmenter that knows the answers."""
 
+    classes = ("sky", "tree", "fish")
+
     def __init__(self, answers):
         self.answers = iter(answers)
 
@@ -92,7 +101,7 @@ class Answering:
         return next(self.answers)
 
 
-def test_intersection_over_union_is_of_all_pixels_together_without_those_nobody_labelled(tmp_path):
+def test_intersection_over_union_is_of_all_pixels_together_without_those_nobody_labelled(tmp_path, caplog):
     from PIL import Image
 
     for folder in ("images", "annotations"):
@@ -109,3 +118,11 @@ def test_intersection_over_union_is_of_all_pixels_together_without_those_nobody_
     assert table["IoU"].tolist()[:2] == pytest.approx([2 / 4, 3 / 5]) and np.isnan(table["IoU"][2])
     assert table["accuracy"].tolist()[:2] == pytest.approx([2 / 3, 3 / 4])
     assert figures == pytest.approx({"mIoU": (2 / 4 + 3 / 5) / 2, "pixel accuracy": 5 / 7})
+    shorter = [np.array([[0, 1, 2], [1, 2, 0]]), answers[1]]  # another size than the first mask: told, and left out
+    figures, _ = segmentation_scores(Answering(shorter), images)
+    assert "0.png is 3 x 2 pixels, annotated are 2 x 2" in caplog.text and figures["pixel accuracy"] == 3 / 4
+    with pytest.raises(ValueError, match="protocol='crop' is unknown: choose one of squash, whole, slide"):
+        segmentation_scores(Answering(answers), images, "crop")
+    (tmp_path / "classes.txt").write_text("tree\nsky\nfish\n")
+    with pytest.raises(ValueError, match="the model was trained on 3 classes, sky, tree, fish; the images have 3, tree, sky"):
+        segmentation_scores(Answering(answers), load_segmentation(tmp_path / "images"))

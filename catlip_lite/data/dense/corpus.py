@@ -24,6 +24,8 @@ class DenseCorpus(Loader):
     decoded anew for each view. Raises ValueError without images, or for views of the other kind of images.
     """
 
+    patience = 64  # images: a micro-batch of large ones may be one image, which may be damaged
+
     def __init__(
         self,
         images: SegmentedImages | DetectedImages,

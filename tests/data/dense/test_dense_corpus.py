@@ -76,7 +76,7 @@ def test_objects_of_a_batch_are_end_to_end_with_the_rows_of_their_images(images_
         total = sum(expected)
         assert (batch.indices.shape, batch.boxes.shape, batch.masks.shape) == ((total,), (total, 4), (total, SIZE, SIZE))
         assert batch.indices.tolist() == [n for objects in expected for n in range(objects)]
-        assert batch.dense == (batch.boxes, batch.masks)
+        assert batch.dense == (batch.boxes, batch.masks, batch.weights)
         assert batch.weights.tolist() == [1] * 4  # of images without objects, too
 
 
@@ -161,11 +161,15 @@ def test_an_unreadable_image_with_objects_has_none(images_of):
     assert not batch.images[bad].any()
 
 
-def test_a_batch_without_one_usable_image_is_refused(images_of):
+def test_many_unusable_images_in_a_row_are_refused(images_of):
     images = images_of("segmentation")
     none = replace(images, masks=images.files)  # RGB
+    batches = DenseCorpus(none, SIZE, VIEWS["segmentation"], workers=0).batches(
+        BatchSpec(4 * i, 4, 0, 4, SIZE) for i in range(20)
+    )
+    assert not next(batches).weights.any()  # a few may be damaged
     with pytest.raises(ValueError, match="none of the 4 samples of a batch can be used .*is RGB, where a mask has one channel"):
-        next(DenseCorpus(none, SIZE, VIEWS["segmentation"], workers=0).batches(specs()))
+        list(batches)
 
 
 def test_other_images_are_another_identity(images_of):
