@@ -11,16 +11,20 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
-from faster_coco_eval import COCO, COCOeval_faster
-from faster_coco_eval.core import mask as mask_api
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from ..data.dense import IGNORED, DetectedImages, SegmentedImages
 from ..data.labelled.images import some
 from ..models.detector import DetectionModel
 from ..models.segmenter import PROTOCOLS, SegmentationModel
 from ..models.vit import refuse_unknown
+
+try:
+    from faster_coco_eval import COCO, COCOeval_faster
+    from faster_coco_eval.core import mask as mask_api
+    from torchmetrics import MetricCollection
+    from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("scores of dense tasks need more packages: run `pip install 'catlip-lite[dense]'`") from error
 
 logger = logging.getLogger(__name__)
 
