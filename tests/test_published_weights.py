@@ -6,8 +6,10 @@ from pathlib import Path
 
 import matplotlib
 import nbformat
+import numpy as np
 import pytest
 import torch
+from corenet_checkpoints import detection_checkpoint, segmentation_checkpoint
 from PIL import Image
 
 from catlip_lite.artefacts import read_table
@@ -107,13 +109,58 @@ def test_a_head_of_80_rows_is_scored_at_512_pixels_by_its_mean_average_precision
     annotations.write_text(json.dumps(content))
     chapter, found = execute(weights=file, images=annotations)
     assert found["macro mAP"] == 100
-    assert (chapter["size"], chapter["kind"]) == (512, "fine-tuned on coco-80")
+    assert (chapter["size"], chapter["told"]) == (512, "fine-tuned on coco-80")
 
 
 def test_a_pretrained_file_without_its_vocabulary_is_refused(execute, tmp_path):
     file = published_file(tmp_path / "vit_base.pt", {0: (250, 20, 20)}, 77)
     with pytest.raises(ValueError, match="a head of 77 classes is a pre-trained model's: name its `vocabulary`"):
         execute(weights=file, images=tmp_path)
+
+
+def test_a_segmenter_is_scored_by_its_mean_intersection_over_union(execute, tmp_path):
+    """One that answers the third class everywhere: three quarters of the union, none of the first."""
+    state = segmentation_checkpoint(classes=5)
+    state["seg_head.classifier.block.conv.weight"].zero_()
+    state["seg_head.classifier.block.conv.bias"] = torch.tensor([0.0, 0.0, 9.0, 0.0, 0.0])
+    torch.save(state, tmp_path / "deeplabv3_vit_base.pt")
+    masks = np.full((2, 20, 30), 3, np.uint8)
+    masks[1, :10] = 1
+    for kind, pictures in {"images": masks, "annotations": masks}.items():
+        (tmp_path / kind / "validation").mkdir(parents=True)
+        for i, picture in enumerate(pictures):
+            Image.fromarray(picture).save(tmp_path / kind / "validation" / f"{i}.png")
+    (tmp_path / "objectInfo150.txt").write_text("Idx\tName\n" + "".join(f"{i}\tclass {i}\n" for i in range(1, 6)))
+    images = tmp_path / "images" / "validation"
+    chapter, found = execute(weights=tmp_path / "deeplabv3_vit_base.pt", images=images)
+    assert found == {"mIoU": pytest.approx(37.5)}
+    assert (chapter["size"], chapter["told"]) == (512, "segmentation of ade20k")
+    torch.save(segmentation_checkpoint(classes=4), tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"other.pt knows 4 classes, the images have 5: name `images` of its own"):
+        execute(weights=tmp_path / "other.pt", images=images)
+
+
+def test_a_detector_is_scored_by_cocos_precision(execute, tmp_path, monkeypatch):
+    """One whose classes are all below the score that counts, and so finds nothing."""
+    monkeypatch.setenv("CATLIP_CACHE", str(tmp_path / "cache"))
+    state = detection_checkpoint(classes=3)
+    state["model.roi_heads.box_predictor.cls_score.weight"].zero_()
+    state["model.roi_heads.box_predictor.cls_score.bias"] = torch.tensor([9.0, 0.0, 0.0])
+    torch.save(state, tmp_path / "maskrcnn_vit_base.pt")
+    (tmp_path / "val2017").mkdir()
+    (tmp_path / "annotations").mkdir()
+    Image.new("RGB", (40, 30), (200, 30, 30)).save(tmp_path / "val2017" / "0.jpg")
+    box = {"image_id": 0, "category_id": 1, "bbox": [5, 5, 20, 10], "area": 200, "iscrowd": 0, "id": 1}
+    content = {
+        "images": [{"id": 0, "file_name": "0.jpg", "width": 40, "height": 30}],
+        "annotations": [box | {"segmentation": [[5, 5, 25, 5, 25, 15, 5, 15]]}],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+    annotations = tmp_path / "annotations" / "instances_val2017.json"
+    annotations.write_text(json.dumps(content))
+    chapter, found = execute(weights=tmp_path / "maskrcnn_vit_base.pt", images=annotations)
+    assert found == dict.fromkeys(("box AP", "box AP50", "mask AP", "mask AP50"), 0)
+    assert (chapter["size"], chapter["told"]) == (1024, "detection of coco")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +175,6 @@ def test_a_pretrained_file_without_its_vocabulary_is_refused(execute, tmp_path):
 )
 def test_a_verdict_allows_three_tenths_of_a_point_on_all_images(found, images, told):
     (cell,) = [cell.source for cell in nbformat.read(CHAPTER, as_version=4).cells if "def verdict(" in cell.source]
-    names = {"shown": range(images), "known": LabelSet("imagenet-1k", (), ()), "np": __import__("numpy")}
+    names = {"shown": range(images), "title": "imagenet-1k", "np": __import__("numpy")}
     exec(cell, names)
     assert names["verdict"](found, names["PUBLISHED"]["top-1", "imagenet-1k", 224][768]) == told

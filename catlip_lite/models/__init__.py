@@ -1,7 +1,7 @@
 """ViTs by name, published weights as such ViTs, pre-trained models as one folder, exports for other programs, and costs."""
 
 from .clip import ClipModel
-from .corenet import corenet_state_dict, load_corenet, load_corenet_detector, load_corenet_segmenter
+from .corenet import corenet_state_dict, corenet_task, load_corenet, load_corenet_detector, load_corenet_segmenter
 from .export import export_program, export_timm
 from .flops import forward_flops, mfu, peak_flops, training_flops
 from .heads import Head, fit_scale, fit_temperature, random_head, transfer_head, zero_shot_head
@@ -16,6 +16,7 @@ __all__ = [
     "ImageModel",
     "PretrainedModel",
     "corenet_state_dict",
+    "corenet_task",
     "create_vit",
     "export_program",
     "export_timm",

@@ -28,10 +28,9 @@ from .vit import VitShape, build_vit, refuse_size, refuse_unknown
 HEAD_WIDTH = 64  # channels of an attention head: the same in B, L and H, so the width tells the number of heads
 DROPPED = "neural_augmentor."  # the six learnt ranges of RangeAugment, an augmentation of training
 POSITIONS = "pos_embed.pos_embed.pos_embed"  # [1, 1, N, D], for the patches alone
-DENSE = {  # beginnings of the names of dense tasks' tensors -> the task, and what loads it
-    "encoder.": ("segmentation", "load_corenet_segmenter"), "seg_head.": ("segmentation", "load_corenet_segmenter"),
-    "model.": ("detection", "load_corenet_detector"), "m_rcnn": ("detection", "load_corenet_detector"),
-}  # fmt: skip
+# Beginnings of the names of dense tasks' tensors, and what loads these.
+DENSE = {"encoder.": "segmentation", "seg_head.": "segmentation", "model.": "detection", "m_rcnn": "detection"}
+LOADERS = {"segmentation": "load_corenet_segmenter", "detection": "load_corenet_detector"}
 SHOWN = 8  # names listed in an error
 
 # ---------------------------------------------------------------- names: the reference's -> ours
@@ -103,16 +102,23 @@ def load_corenet(
     return model.eval()
 
 
+def corenet_task(state_dict_or_path: Mapping[str, torch.Tensor] | str | os.PathLike) -> str:
+    """What a state dict of the reference was trained for: "classification", pre-training too, "segmentation" or "detection"."""
+    state = _read(state_dict_or_path)
+    dense = [task for name in state for prefix, task in DENSE.items() if name.startswith(prefix)]
+    return dense[0] if dense and "classifier.weight" not in state else "classification"
+
+
 def shape_of_corenet(state: Mapping[str, torch.Tensor]) -> VitShape:
     """Which ViT a state dict of the reference holds; equal to `MODELS["vit_b16"]`, `["vit_l16"]`, `["vit_h16"]` for theirs.
 
     Raises ValueError for missing or unexpected tensors, a dense task's model, or a width that is no multiple of 64.
     """
-    dense = [name for name in state if name.startswith(tuple(DENSE))]
-    if dense and "classifier.weight" not in state:
-        task, loader = next(known for prefix, known in DENSE.items() if dense[0].startswith(prefix))
-        told = f"this is the state dict of a {task} model ({dense[0]}, …), which has no classifier"
-        raise ValueError(f"{told}: pass the pre-trained model's or an image classifier's, or load it by {loader}")
+    task = corenet_task(state)
+    if task != "classification":
+        first = next(name for name in state if name.startswith(tuple(DENSE)))
+        told = f"this is the state dict of a {task} model ({first}, …), which has no classifier"
+        raise ValueError(f"{told}: pass the pre-trained model's or an image classifier's, or load it by {LOADERS[task]}")
     depth = _depth("transformer", state)
     _check_names(state, names(depth, "cls_token" in state), "classifier")
     return _shape(state, depth, "token" if "cls_token" in state else "avg")

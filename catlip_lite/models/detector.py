@@ -162,7 +162,7 @@ class DetectionHeads(nn.Module):
         super().__init__()
         self.strides = list(strides)
         sizes = [max(32 * 2**i * image_size / 1024, 2 * stride) for i, stride in enumerate(strides)]
-        kept = {"training": 2000, "testing": 1000}
+        kept = {"training": min(2000, 4 * proposals), "testing": 1000}
         head = ProposalHead(channels, anchors=3)
         self.rpn = RegionProposalNetwork(Anchors(sizes, strides), head, *RPN_IOU, 256, 0.5, kept, kept, nms_thresh=0.7)
         self.roi_heads = RoIHeads(

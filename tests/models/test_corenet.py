@@ -7,50 +7,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from corenet_checkpoints import CLASSES, SIDE, checkpoint
 from safetensors.torch import save_file
 
 import catlip_lite
 from catlip_lite.labels import Vocabulary
 from catlip_lite.models import MODELS, corenet_state_dict, create_vit, load_corenet, save_pretrained
 from catlip_lite.models.corenet import shape_of_corenet
-
-SIDE = 3  # the stored grid of the small checkpoints: images of 48 pixels
-CLASSES = 7
-
-
-def checkpoint(width=128, depth=2, cls_token=True, classes=CLASSES) -> dict[str, torch.Tensor]:
-    """A state dict as the reference writes it, written out name by name; every tensor random, statistics included."""
-    torch.manual_seed(0)
-    stem = max(32, width // 4)
-
-    def weights(*shape):
-        return torch.randn(*shape) / max(1, np.prod(shape[1:])) ** 0.5
-
-    state = {"cls_token": torch.randn(1, 1, width)} if cls_token else {}
-    state["pos_embed.pos_embed.pos_embed"] = torch.randn(1, 1, SIDE * SIDE, width)
-    for i, (before, kernel) in enumerate([(3, 4), (stem, 2)]):
-        state[f"patch_emb.{i}.block.conv.weight"] = weights(stem, before, kernel, kernel)
-        state[f"patch_emb.{i}.block.norm.weight"] = 1 + 0.3 * torch.randn(stem)
-        state[f"patch_emb.{i}.block.norm.bias"] = 0.3 * torch.randn(stem)
-        state[f"patch_emb.{i}.block.norm.running_mean"] = 0.3 * torch.randn(stem)
-        state[f"patch_emb.{i}.block.norm.running_var"] = 0.05 + torch.rand(stem)
-        state[f"patch_emb.{i}.block.norm.num_batches_tracked"] = torch.tensor(200_000)
-    linear = {"patch_emb.2.block.conv": (width, stem, 2, 2), "classifier": (classes, width)}
-    norms = ["post_transformer_norm"]
-    for i in range(depth):
-        norms += [f"transformer.{i}.pre_norm_mha.0", f"transformer.{i}.pre_norm_ffn.0"]
-        linear[f"transformer.{i}.pre_norm_mha.1.qkv_proj"] = (3 * width, width)
-        linear[f"transformer.{i}.pre_norm_mha.1.out_proj_attn"] = (width, width)
-        linear[f"transformer.{i}.pre_norm_ffn.1"] = (4 * width, width)
-        linear[f"transformer.{i}.pre_norm_ffn.4"] = (width, 4 * width)
-    for name, shape in linear.items():
-        state |= {f"{name}.weight": weights(*shape), f"{name}.bias": 0.3 * torch.randn(shape[0])}
-    for name in norms:
-        state |= {f"{name}.weight": 1 + 0.3 * torch.randn(width), f"{name}.bias": 0.3 * torch.randn(width)}
-    for op in ("brightness", "contrast", "noise"):
-        state |= {f"neural_augmentor.{op}._{end}": torch.tensor(0.5) for end in ("low", "high")}
-    return state
-
 
 # ---------------------------------------------------------------- the second implementation
 

@@ -7,54 +7,26 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_corenet import SIDE, checkpoint, gelu, layer_norm, pictures, reference_tokens
+from corenet_checkpoints import (
+    BRANCHES,
+    CHANNELS,
+    ENCODER,
+    SIDE,
+    STRIDES,
+    WIDTH,
+    checkpoint,
+    detection_checkpoint,
+    segmentation_checkpoint,
+)  # fmt: skip
+from test_corenet import gelu, layer_norm, pictures, reference_tokens
 
 from catlip_lite.models.corenet import load_corenet, load_corenet_detector, load_corenet_segmenter
 from catlip_lite.models.detector import DetectionModel, detector_config
 
-WIDTH, CHANNELS = 128, 16
 SIZE = 64  # pixels: 8 x 8 tokens of the segmenter, 4 x 4 of the detector; positions are stored for 3 x 3
-ENCODER = "model.backbone.encoder"
-
-
-def encoder(prefix) -> dict[str, torch.Tensor]:
-    return {f"{prefix}{n}": v for n, v in checkpoint(WIDTH, 2, cls_token=False).items() if not n.startswith("classifier")}
-
-
-def weights(*shape):
-    return torch.randn(*shape) / np.prod(shape[1:]) ** 0.5
-
-
-def norm(channels):
-    return {"weight": 1 + 0.3 * torch.randn(channels), "bias": 0.3 * torch.randn(channels)}
-
-
-def named(modules) -> dict[str, torch.Tensor]:
-    return {f"{module}.{name}": value for module, tensors in modules.items() for name, value in tensors.items()}
 
 
 # ---------------------------------------------------------------- segmentation
-
-ASPP = "seg_head.aspp.aspp_layer"
-BRANCHES = [f"{ASPP}.convs.{i}" for i in range(4)] + [f"{ASPP}.convs.4.aspp_pool.conv_1x1", f"{ASPP}.project"]
-
-
-def segmentation_checkpoint(classes=5):
-    """DeepLabv3: five branches of CHANNELS and what joins them, with BatchNorm, then a classifier."""
-    state = encoder("encoder.")
-    shapes = [(WIDTH, 1), (WIDTH, 3), (WIDTH, 3), (WIDTH, 3), (WIDTH, 1), (5 * CHANNELS, 1)]
-    for branch, (before, kernel) in zip(BRANCHES, shapes, strict=True):
-        statistics = {"running_mean": 0.3 * torch.randn(CHANNELS), "running_var": 0.1 + torch.rand(CHANNELS)}
-        statistics["num_batches_tracked"] = torch.tensor(7)
-        state |= named(
-            {
-                f"{branch}.block.conv": {"weight": weights(CHANNELS, before, kernel, kernel)},
-                f"{branch}.block.norm": norm(CHANNELS) | statistics,
-            }
-        )
-    return state | named(
-        {"seg_head.classifier.block.conv": {"weight": weights(classes, CHANNELS, 1, 1), "bias": torch.randn(classes)}}
-    )
 
 
 def reference_segmentation(state, images):
@@ -87,41 +59,6 @@ def test_a_segmenters_logits_are_the_references():
 
 
 # ---------------------------------------------------------------- detection
-
-STRIDES = ["4", "8", "16", "32"]
-
-
-def convolution(name, after, before, kernel, bias=True):
-    return named({name: {"weight": weights(after, before, kernel, kernel)} | ({"bias": torch.randn(after)} if bias else {})})
-
-
-def detection_checkpoint(classes=3):
-    """Mask R-CNN, written out; classes: with the background."""
-    half, quarter, box, roi = WIDTH // 2, WIDTH // 4, 4 * CHANNELS, "model.roi_heads"
-    state, fpn = encoder(f"{ENCODER}."), f"{ENCODER}.simple_fpn"
-    for name, (before, after) in {
-        "out_l2.0": (WIDTH, half), "out_l2.1": (half, quarter), "out_l3": (WIDTH, half),
-    }.items():  # fmt: skip
-        state |= named({f"{fpn}.{name}.block.conv": {"weight": weights(before, after, 2, 2), "bias": torch.randn(after)}})
-    state |= named({f"{fpn}.out_l2.0.block.norm": norm(half)})
-    for stride, before in zip(STRIDES, (quarter, half, WIDTH, WIDTH), strict=True):
-        for layers, width, kernel in (("backbone_proj_layers", before, 1), ("fpn_proj_layers", CHANNELS, 3)):
-            layer = f"model.backbone.{layers}.{stride}.block"
-            state |= convolution(f"{layer}.conv", CHANNELS, width, kernel) | named({f"{layer}.norm": norm(CHANNELS)})
-    extra = "model.backbone.extra_layers.64.block"
-    state |= convolution(f"{extra}.conv", CHANNELS, CHANNELS, 3) | named({f"{extra}.norm": norm(CHANNELS)})
-    for head, count in (("model.rpn.head.conv", 2), (f"{roi}.box_head", 4), (f"{roi}.mask_head", 4)):
-        for i in range(count):
-            state |= convolution(f"{head}.{3 * i}.block.conv", CHANNELS, CHANNELS, 3, bias=False)
-            state |= named({f"{head}.{3 * i + 1}": norm(CHANNELS)})
-    state |= convolution("model.rpn.head.cls_logits.block.conv", 3, CHANNELS, 1)
-    state |= convolution("model.rpn.head.bbox_pred.block.conv", 12, CHANNELS, 1)
-    linear = {"box_head.13": (box, CHANNELS * 49), "box_predictor.cls_score": (classes, box)}
-    for name, (after, before) in {**linear, "box_predictor.bbox_pred": (4 * classes, box)}.items():
-        state |= named({f"{roi}.{name}": {"weight": weights(after, before), "bias": torch.randn(after)}})
-    state |= convolution(f"{roi}.mask_predictor.0.block.conv", CHANNELS, CHANNELS, 2, bias=False)
-    state |= named({f"{roi}.mask_predictor.1": norm(CHANNELS)})
-    return state | convolution(f"{roi}.mask_predictor.3.block.conv", classes, CHANNELS, 1)
 
 
 class Reference:
