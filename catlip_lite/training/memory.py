@@ -18,8 +18,11 @@ import torch
 from torch import nn
 
 from ..data.loader import Batch
+from ..models.dense import OnViT
+from ..models.detector import DetectionHeads
 from ..models.flops import training_flops
 from ..models.precision import choose_device
+from ..models.segmenter import Segmenter
 from .loop import Learner, RunOptions, create_learner, forward, set_patch_drop, settings_kept
 from .parallel import from_all, processes_here, wait_for_all, world_size
 from .plan import FLOAT, storage
@@ -131,29 +134,31 @@ def planned(learner: Learner, dtype: torch.dtype, recipe: Recipe, state: float) 
     """Bytes of a process by micro-batch and whether activations are computed twice, at the size that takes most.
 
     Counted of one block, as all are alike, at the largest image size and at the smallest: it has the most images, each with a
-    row of logits.
+    row of logits. A detector's images have as many objects as it learns from.
     """
-    network, blocks = learner.network, learner.network.blocks
-    depth, patch, constant, of_image = len(blocks), network.patch_embed.patch_size[0], 0.0, {}
+    network, dense = learner.network, isinstance(learner.network, OnViT)
+    vit, stride = (network.vit, network.backbone.stride) if dense else (network, network.patch_embed.patch_size[0])
+    blocks, constant, of_image = vit.blocks, 0.0, {}
+    depth, few = len(blocks), 1 + isinstance(network, Segmenter)  # DeepLab's head normalises over two or more
     pairs = AT_WORK * 2 * FLOAT * world_size() if recipe.contrastive else 0.0  # similarities of an image with all captions
     learner.set_grad_checkpointing(False)
     for size in {recipe.scales[0].size, recipe.scales[-1].size}:
-        kept = {(n, d): _kept(learner, dtype, n, size, blocks[:d]) for n in (1, 2) for d in (1, 2)}
-        once, block = kept[2, 1] - kept[1, 1], kept[2, 2] - kept[1, 2] - kept[2, 1] + kept[1, 1]
+        kept = [_kept(learner, dtype, n, size, vit, blocks[:d]) for d in (1, 2) for n in (few, few + 1)]
+        (once, of_one), (twice, of_two) = ((more - less, less - few * (more - less)) for less, more in (kept[:2], kept[2:]))
+        block, of_weights = twice - once, of_two - of_one  # of an image; whatever the images, copies in bf16
         outside = once - block + 3 * size**2 * IMAGE_COPIES
-        of_weights = 2 * kept[1, 2] - kept[2, 2] - (2 * kept[1, 1] - kept[2, 1])  # copies in bf16, of a block
-        constant = max(constant, 2 * kept[1, 1] - kept[2, 1] + (depth - 1) * of_weights)
-        entry = FLOAT * (size // patch) ** 2 * network.embed_dim
+        constant = max(constant, of_one + (depth - 1) * of_weights)
+        entry = FLOAT * (size // stride) ** 2 * network.embed_dim
         plain, light = depth * block, depth * entry + block
         if recipe.contrastive:
             text = learner.loss.text
             learner.set_grad_checkpointing(True)
-            checkpointed = _kept(learner, dtype, 2, size, blocks[:1]) - _kept(learner, dtype, 1, size, blocks[:1])
+            less, more = (_kept(learner, dtype, n, size, vit, blocks[:1]) for n in (1, 2))
             learner.set_grad_checkpointing(False)
             # Of each block of the text tower its entry stays; the image tower's one block is checkpointed, too.
-            light += FLOAT * len(text.transformer.resblocks) * text.context_length * text.width - (once - block - checkpointed)
+            light += FLOAT * len(text.transformer.resblocks) * text.context_length * text.width - (once - block - (more - less))
         of_image[size] = [outside + within + AT_WORK * block for within in (plain, light)]
-    network.blocks = blocks
+    vit.blocks = blocks
 
     def need(micro_batch: int, checkpointing: bool) -> float:
         images = images_by_size(recipe, micro_batch)
@@ -163,9 +168,9 @@ def planned(learner: Learner, dtype: torch.dtype, recipe: Recipe, state: float) 
     return need
 
 
-def _kept(learner: Learner, dtype: torch.dtype, images: int, size: int, blocks: nn.Sequential) -> int:
-    """Bytes that a forward pass through these blocks keeps for the backward one, weights aside."""
-    learner.network.blocks, total = blocks, 0
+def _kept(learner: Learner, dtype: torch.dtype, images: int, size: int, vit: nn.Module, blocks: nn.Sequential) -> int:
+    """Bytes that a forward pass through these blocks alone keeps for the backward one, weights aside."""
+    vit.blocks, total = blocks, 0
     seen = {t.untyped_storage().data_ptr() for t in (*learner.parameters(), *learner.buffers())}
 
     def keep(tensor):
@@ -223,10 +228,18 @@ def try_out(learner: Learner, dtype: torch.dtype, recipe: Recipe, state: float, 
 
 
 def _loss_of(learner: Learner, dtype: torch.dtype, images: int, size: int) -> torch.Tensor:
-    """Forward with random images, a label each."""
-    device = next(learner.parameters()).device
+    """Forward with random images, a label each, or of a dense task as much as it learns from."""
+    device, targets = next(learner.parameters()).device, {}
     pixels, rows = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8, device=device), torch.arange(images)
-    batch = Batch(pixels, torch.zeros_like(rows), rows, torch.ones(images), [], []).to(device)
+    if isinstance(learner.network, Segmenter):
+        targets["masks"] = torch.zeros((images, size, size), dtype=torch.uint8)
+    elif isinstance(learner.loss, DetectionHeads):
+        sampler = learner.loss.roi_heads.fg_bg_sampler
+        rows = rows.repeat_interleave(int(sampler.batch_size_per_image * sampler.positive_fraction))
+        corners = torch.rand(len(rows), 2) * size / 2
+        targets["boxes"] = torch.cat([corners, corners + size / 4], dim=1)
+        targets["masks"] = torch.ones((1, 1, 1), dtype=torch.uint8).expand(len(rows), size, size)
+    batch = Batch(pixels, torch.zeros_like(rows), rows, torch.ones(images), [], [], **targets).to(device)
     return forward(learner, batch, torch.zeros((), device=device), dtype)
 
 

@@ -7,12 +7,16 @@ import torch
 from runs import in_processes
 
 from catlip_lite.models import create_vit
+from catlip_lite.models.detector import create_detector
+from catlip_lite.models.segmenter import create_segmenter
 from catlip_lite.training import memory
-from catlip_lite.training.loop import RunOptions
+from catlip_lite.training.dense_recipes import dense_recipe_for
+from catlip_lite.training.loop import RunOptions, create_learner
 from catlip_lite.training.losses import create_loss
 from catlip_lite.training.memory import choose, fit_to_device, free_memory
 from catlip_lite.training.parallel import rank
 from catlip_lite.training.recipes import recipe_for
+from catlip_lite.transfer.dense import pixel_loss
 
 CPU = torch.device("cpu")
 SIZES = [64, 32, 16, 8, 4, 2, 1]
@@ -156,3 +160,26 @@ def test_a_container_of_the_older_kind_has_its_limit_at_the_top(machine):
     (machine / "proc/self/cgroup").write_text("5:cpu:/docker/1\n4:memory:/docker/1\n")
     write_group(machine / "sys/fs/cgroup/memory", 2_000_000_000, 1_000_000_000, "total_active_file 200000000", V1)
     assert free_memory(CPU, machine) == 1_200_000_000
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_of_a_dense_task_what_all_blocks_keep_is_planned_and_the_blocks_stay(task):
+    recipe = dense_recipe_for("vit_nano8", task, num_images=64, image_size=64, proposals=16)
+    vit = create_vit("vit_nano8", 1, 64)
+    if task == "segmentation":
+        network, loss = create_segmenter(vit, 5, 64, channels=16), pixel_loss
+    else:
+        network, loss = create_detector(vit, 5, 64, channels=16, proposals=16)
+    learner, _ = create_learner(network, loss, recipe, RunOptions("cpu", "fp32"))
+    need = memory.planned(learner, torch.float32, recipe, state=0.0)
+    assert len(network.blocks) == 4
+    blocks = network.vit.blocks
+    all_of_them, three, one_less = (
+        memory._kept(learner, torch.float32, n, 64, network.vit, some)
+        for n, some in ((3, blocks), (3, blocks[:3]), (2, blocks))
+    )
+    block = all_of_them - three
+    beside = 3 * 64**2 * memory.IMAGE_COPIES + memory.AT_WORK * block / 3
+    network.vit.blocks = blocks
+    assert need(3, False) - need(2, False) == pytest.approx(all_of_them - one_less + beside, rel=0.02)
+    assert need(3, True) < need(3, False)
