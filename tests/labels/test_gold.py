@@ -1,10 +1,13 @@
 """The gold captions, and what the default labeler has to be better at than the others."""
 
+from collections import Counter
+
 import pytest
 
 from catlip_lite.labels import CaptionLabeler, LabelSet, load_nouns
-from catlip_lite.labels.gold import KINDS, GoldCaption, Score, reachable_labels, read_gold, score_labeler
+from catlip_lite.labels.gold import KINDS, TITLE_KINDS, GoldCaption, Score, reachable_labels, read_gold, score_labeler
 
+TABLES = ("gold_captions", "gold_titles", "gold_languages")
 DOG, CAT, BANK, SHORE = "n02084071", "n02121620", "n08420278", "n09213565"
 
 
@@ -18,13 +21,24 @@ def test_there_are_300_captions_of_each_kind_together():
     assert {entry.kind for entry in entries} == set(KINDS)
 
 
+def test_there_are_100_shop_titles_and_100_alt_texts_of_the_web():
+    assert Counter(entry.kind for entry in read_gold("gold_titles")) == dict.fromkeys(TITLE_KINDS, 100)
+
+
+def test_there_are_60_captions_of_five_languages_of_all_kinds():
+    entries = read_gold("gold_languages")
+    expected = {(language, kind): 20 for language in ("de", "es", "fr", "ja", "zh") for kind in KINDS}
+    assert Counter((entry.language, entry.kind) for entry in entries) == expected
+
+
 def test_no_gold_caption_is_there_twice():
-    captions = [entry.caption for entry in read_gold()]
+    captions = [entry.caption for table in TABLES for entry in read_gold(table)]
     assert len(set(captions)) == len(captions)
 
 
 def test_every_gold_synset_is_in_wordnet():
-    assert all(wnid in load_nouns().row for entry in read_gold() for thing in entry.things for wnid in thing)
+    things = [thing for table in TABLES for entry in read_gold(table) for thing in entry.things]
+    assert all(wnid in load_nouns().row for thing in things for wnid in thing)
 
 
 def test_precision_counts_given_synsets_and_recall_named_things():
