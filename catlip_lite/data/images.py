@@ -241,6 +241,12 @@ def augment(
     return views
 
 
+def recoloured(image: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
+    """An image, uint8 [3, H, W], in the random colours that `augment` gives, of this strength."""
+    matrix, shift = _random_colour(1, strength, generator)
+    return colour_transform(image[None] / 255, matrix, shift)[0].mul_(255).round_().to(torch.uint8)
+
+
 def random_affine(count: int, aspects: torch.Tensor, how: Augmentation, generator: torch.Generator) -> torch.Tensor:
     """Where in the image each pixel of the view looks: float32 [count, 2, 3] for affine_grid."""
 

@@ -48,12 +48,12 @@ DEMO = {
     "segmentation": {
         "image_size": 96, "epochs": 10, "warmup_steps": 50, "lr": 1e-3, "min_lr": 1e-5, "weight_decay": 0.05,
         "ema_momentum": 2e-3, "batch_size": 32, "multi_scale": "none", "schedule": "step", "channels": 128,
-        "range_augment": False, "layer_decay": 0.8, "output_stride": 8,
+        "range_augment": False, "layer_decay": 0.8, "output_stride": 8, "augmentation": "drawings",
     },
     "detection": {
-        "image_size": 128, "epochs": 8, "warmup_steps": 50, "lr": 1e-3, "min_lr": 1e-5, "weight_decay": 0.05,
-        "ema_momentum": 2e-3, "batch_size": 16, "multi_scale": "none", "schedule": "step", "channels": 64, "proposals": 64,
-        "range_augment": False, "layer_decay": 0.8,
+        "image_size": 96, "epochs": 6, "warmup_steps": 50, "lr": 4e-4, "min_lr": 4e-6, "weight_decay": 0.05,
+        "ema_momentum": 2e-3, "batch_size": 16, "multi_scale": "none", "schedule": "step", "channels": 64, "proposals": 32,
+        "range_augment": False, "layer_decay": 0.8, "augmentation": "drawings",
     },
 }  # fmt: skip
 
@@ -68,7 +68,7 @@ class DenseRecipe(FinetuneRecipe):
     most half of the map; None: all see everything, as in the reference. channels: width of the heads. proposals: boxes of an
     image that a detector's heads learn from at a step. views: of a detector's training images, see `DetectionViews`. schedule:
     also "milestones": no cosine, but a tenth of the rate from each of two shares of the steps on, first_drop and second_drop.
-    What `Recipe` says of augmentation and loss is of other tasks.
+    Of an augmentation only the colours count; what `Recipe` says of loss is of other tasks.
     """
 
     task: str = "segmentation"

@@ -22,6 +22,7 @@ from ..data.dense import (
     SegmentationViews,
     SegmentedImages,
 )
+from ..data.images import AUGMENTATIONS
 from ..models.detector import DetectionModel, create_detector, detector_config, load_detector, save_detector
 from ..models.image_model import ImageModel
 from ..models.segmenter import SegmentationModel, create_segmenter, load_segmenter, save_segmenter, segmenter_config
@@ -89,7 +90,8 @@ def train_dense(
     if (recipe.task == "detection") != detection:
         raise ValueError(f"the recipe is of {recipe.task}, the images are {type(images).__name__}: make a recipe for them")
     views = DetectionViews(recipe.views) if detection else SegmentationViews()
-    corpus = DenseCorpus(images, recipe.image_size, views, seed=recipe.seed, workers=loader_workers)
+    how = {"augmentation": AUGMENTATIONS[recipe.augmentation], "seed": recipe.seed, "workers": loader_workers}
+    corpus = DenseCorpus(images, recipe.image_size, views, **how)
     options = replace(options, log_every=min(options.log_every, max(1, recipe.max_steps // 20)))
     if folder is None:
         options = replace(options, checkpoint_every=None)

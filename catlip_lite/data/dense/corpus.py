@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..images import AUGMENTATIONS
+from ..images import AUGMENTATIONS, Augmentation, recoloured
 from ..loader import Batch, BatchSpec, Loader, Reading
 from ..stream import OrderRule, SampleOrder
 from .objects import DetectedImages
@@ -20,8 +20,9 @@ class DenseCorpus(Loader):
 
     Batches have `masks`, those of objects `boxes`, too, with `indices` and `rows` of the objects (of segmented images these are
     empty). Images that cannot be used are rows of weight 0: black, without objects, or with a mask of IGNORED. What is drawn at
-    random for a view follows from the seed and the sample's position alone. workers: processes that read and decode; images are
-    decoded anew for each view. Raises ValueError without images, or for views of the other kind of images.
+    random for a view follows from the seed and the sample's position alone. augmentation: of it the colours; how a view is
+    cropped and mirrored is the views' own matter. workers: processes that read and decode; images are decoded anew for each
+    view. Raises ValueError without images, or for views of the other kind of images.
     """
 
     patience = 64  # images: a micro-batch of large ones may be one image, which may be damaged
@@ -32,6 +33,7 @@ class DenseCorpus(Loader):
         image_size: int,
         views: SegmentationViews | DetectionViews,
         *,
+        augmentation: Augmentation = AUGMENTATIONS["none"],
         seed: int = 0,
         workers: int = 2,
     ):
@@ -42,7 +44,7 @@ class DenseCorpus(Loader):
         self.images, stream = images, DenseStream(images, seed)
         # Masks and boxes are what is taught: there are no targets to be made of samples, nor views to be made of squares.
         super().__init__(stream, None, image_size, AUGMENTATIONS["none"], cache_gb=0, workers=workers)
-        self.reading = DenseReading(stream, None, self.augmentation, image_size, views)
+        self.reading = DenseReading(stream, None, augmentation, image_size, views)
 
 
 class DenseStream:
@@ -91,4 +93,5 @@ class DenseReading(Reading):
         """What a position draws of its image. torchvision draws from torch's generator: it is lent to the sample."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(self.random(position).integers(2**63)))
-            return self.views(self.stream.images, row, size)
+            view, strength = self.views(self.stream.images, row, size), self.augmentation.colour
+            return view._replace(image=recoloured(view.image, strength, torch.default_generator)) if strength else view

@@ -10,6 +10,7 @@ from files import write
 from squares import HEIGHT, WIDTH, encoded
 
 from catlip_lite.data.dense import IGNORED, DenseCorpus, DetectionViews, SegmentationViews, load_objects, load_segmentation
+from catlip_lite.data.images import AUGMENTATIONS, Augmentation
 from catlip_lite.data.loader import BatchSpec, joined
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -93,6 +94,18 @@ def test_a_view_does_not_depend_on_its_neighbours(images_of, kind):
     together = list(corpus.batches(specs(micro=4)))
     one_by_one = list(corpus.batches(specs(micro=1)))
     assert_same(together, [joined(one_by_one[at : at + 4]) for at in range(0, COUNT, 4)])
+
+
+@pytest.mark.parametrize("kind", VIEWS)
+def test_an_augmentation_changes_the_colours_and_nothing_else(images_of, kind):
+    plain = list(corpus_of(images_of, kind).batches(specs()))
+    coloured, again = (list(corpus_of(images_of, kind, augmentation=AUGMENTATIONS["drawings"]).batches(specs())) for _ in "ab")
+    assert_same(coloured, again)
+    for one, other in zip(plain, coloured, strict=True):
+        assert all(map(torch.equal, one.dense, other.dense))
+        assert all((a != b).any() for a, b in zip(one.images, other.images, strict=True))
+    grey = next(iter(corpus_of(images_of, kind, augmentation=Augmentation(colour=1e-6)).batches(specs()))).images
+    assert (grey.int() - plain[0].images.int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize("kind", VIEWS)
