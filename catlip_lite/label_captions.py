@@ -50,7 +50,8 @@ from .data.addresses import LABELS_SUFFIX, LOOK_UPS, TABLES, Address, DataFile, 
 from .data.captions import OF_FILES, UID, Columns, caption_batches, check_columns, columns_of
 from .data.shards import CAPTION
 from .labels import CaptionLabeler, load_nouns
-from .labels.labeler import LABELER_FACTS, MODES
+from .labels.labeler import LABELER_FACTS, LANGUAGE_FACTS, MODES
+from .labels.languages import LANGUAGES
 from .labels.senses import SENSES
 from .machine import usable_cores
 from .orphans import stop_with_parent
@@ -107,6 +108,7 @@ def label_corpus(
     sense: str | None = None,
     proper_nouns: bool = True,
     tagger: str = "perceptron",
+    language: str = "en",
     column: Columns = CAPTION,
     uid_column: str = UID,
     uid_from_json: bool = False,
@@ -117,9 +119,9 @@ def label_corpus(
     """Label every caption behind an address (results: see the module); run again with the same arguments, it goes on.
 
     source: tables or shards by address, see `find_files`. destination: a folder, local or at any fsspec address; all workers
-    must reach both. mode, sense, proper_nouns, tagger: as of `CaptionLabeler`. column: of the captions, or several, see
-    `read_captions`. uid_column: values become strings; tables without a column "uid" get "<file stem>:<row>" (any other name
-    must be there). A shard's uid is the sample's key; with uid_from_json it is `uid_column` of its .json, which DataComp's
+    must reach both. mode, sense, proper_nouns, tagger, language: as of `CaptionLabeler`. column: of the captions, or several,
+    see `read_captions`. uid_column: values become strings; tables without a column "uid" get "<file stem>:<row>" (any other
+    name must be there). A shard's uid is the sample's key; with uid_from_json it is `uid_column` of its .json, which DataComp's
     shards have ("uid") and which costs time.
     engine: "processes" of this machine or "ray" (the cluster of RAY_ADDRESS, else this machine; all its machines need this
     package). workers: files at a time; None: a core each. A script that uses more than one must call this within `if __name__
@@ -137,7 +139,8 @@ def label_corpus(
         raise ValueError(f"workers={workers} must be 1 or more, or None for as many as there are cores")
     if engine == "ray" and find_spec("ray") is None:
         raise ModuleNotFoundError("engine='ray' needs Ray: pip install 'catlip-lite[cluster]', or use engine='processes'")
-    labeler, columns = CaptionLabeler(mode, sense=sense, proper_nouns=proper_nouns, tagger=tagger), columns_of(column)
+    labeler = CaptionLabeler(mode, sense=sense, proper_nouns=proper_nouns, tagger=tagger, language=language)
+    columns = columns_of(column)
     how = {"labeler": labeler.name, **labeler.card, "caption_column": columns[0] if len(columns) == 1 else list(columns)}
     how |= {"uid_column": uid_column, "uid_from_json": uid_from_json}
     files, target = find_files(source), Destination.at(destination)
@@ -481,7 +484,7 @@ def merge_counts(destinations: Destinations) -> tuple[pd.DataFrame, dict]:
         num_captions=num_captions,
         num_unlabelled=sum(card["num_unlabelled"] for card in cards),
         num_files=len(cards),
-        **{fact: cards[0][fact] for fact in ("labeler", *LABELER_FACTS, "caption_column")},
+        **{fact: cards[0][fact] for fact in ("labeler", *LABELER_FACTS, *LANGUAGE_FACTS, "caption_column") if fact in cards[0]},
         captions=sorted({f"{card['source'].rpartition('/')[0]}/*{PurePosixPath(card['source']).suffix}" for card in cards}),
         corpus_fingerprint=cards[0]["captions_sha256"] if len(cards) == 1 else of_all,
     )
@@ -522,6 +525,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sense", choices=SENSES, help="visual for mode compound, first for the others, if not given")
     parser.add_argument("--no-proper-nouns", dest="proper_nouns", action="store_false", help="leave out names")
     parser.add_argument("--tagger", default="perceptron", help="for mode pos: perceptron, spacy or nltk")
+    parser.add_argument("--language", default="en", choices=("en", *LANGUAGES), help="of the captions (%(default)s)")
     parser.add_argument("--column", action="append", help=f"where captions are ({CAPTION}); given twice, two are read as one")
     parser.add_argument("--uid-column", default=UID, help="where tables keep their uid (%(default)s)")
     parser.add_argument("--uid-from-json", action="store_true", help="take a shard's uids from its .json files, not the keys")

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from .languages import UNSPACED, Language
 from .ragged import ends_of_kept, first_in_row, spans, take_rows
 from .senses import SENSES, compound_forms, compound_trie, first_lemma_of_first_sense, lemma_of, noun_of, number_of, sense_of
 from .tagging import NOUN_TAGS, REMEMBERED, has_tag, load_tagger
@@ -25,6 +26,7 @@ from .wordnet import load_nouns
 
 MODES = ("corenet", "pos", "compound")
 LABELER_FACTS = ("label_mode", "label_sense", "proper_nouns", "tagger")  # what a card tells of a labeler
+LANGUAGE_FACTS = ("label_language", "lemmas")  # and of one that reads another language than English
 SENSE_OF_MODE = {"corenet": "first", "pos": "first", "compound": "visual"}
 BATCH = 1 << 15  # captions worked on at a time: enough to share lookups, few enough to stay in the processor's cache
 BATCH_BYTES = 1 << 26
@@ -45,14 +47,17 @@ class CaptionLabeler:
     proper_nouns: whether names count: what WordNet has as an instance ("Paris") or writes with capitals ("Christmas"), for
         "pos" also what is tagged NNP or NNPS. corenet has neither option.
     tagger: for mode "pos": "perceptron", "spacy" or "nltk".
+    language: "en", or for mode "compound" another of `LANGUAGES`, whose words are those of the Open Multilingual WordNet and
+        whose synsets the same ("de": "Ein Hund am Strand" is n02084071 and n09217230).
 
     A caption that is None, NaN or empty has no labels, bytes are UTF-8, and a list is the union of its members (but see
     corenet). Sentences, tokens and lemmas of corenet and pos are those of NLTK 3.8.1, the reference's, whichever is installed.
     """
 
     def __init__(
-        self, mode: str = "compound", *, sense: str | None = None, proper_nouns: bool = True, tagger: str = "perceptron"
-    ):
+        self, mode: str = "compound", *, sense: str | None = None, proper_nouns: bool = True, tagger: str = "perceptron",
+        language: str = "en",
+    ):  # fmt: skip
         if mode not in MODES:
             raise ValueError(f"mode={mode!r} is unknown: choose one of {', '.join(MODES)}")
         sense = sense or SENSE_OF_MODE[mode]
@@ -60,32 +65,49 @@ class CaptionLabeler:
             raise ValueError(f"sense={sense!r} is unknown: choose one of {', '.join(SENSES)}")
         if mode == "corenet" and (sense != "first" or not proper_nouns):
             raise ValueError("mode='corenet' is what the reference does: it takes neither sense nor proper_nouns")
-        self.mode, self.sense, self.proper_nouns = mode, sense, bool(proper_nouns)
+        if language != "en" and (mode != "compound" or sense != "visual"):
+            raise ValueError(f"language={language!r} is read by mode='compound' with sense='visual' alone: leave both out")
+        self.mode, self.sense, self.proper_nouns, self.language = mode, sense, bool(proper_nouns), language
+        self._language = None if language == "en" else Language(language, self.proper_nouns)
         self.tagger = tagger if mode == "pos" else None
         self._tag = load_tagger(tagger) if mode == "pos" else None
+        self._cased = mode == "pos" or bool(self._language and self._language.cased)
         self._tags = NOUN_TAGS if self.proper_nouns else NOUN_TAGS - {"NNP", "NNPS"}
         self._trie = compound_trie(sense, self.proper_nouns) if mode == "compound" else None
+        self._trie = self._language.trie if self._language else self._trie
         split = {"corenet": self._nouns_of_piece, "pos": piece_tokens, "compound": _words_of_piece}[mode]
         self._words_of = lru_cache(REMEMBERED)(split)
         self._facts_of = lru_cache(REMEMBERED)(self._facts_of_word)
 
     @property
     def name(self) -> str:
-        """Mode and options in one word, for file names, legends and provenance: 'compound', 'pos-spacy', 'compound-first'."""
+        """Mode and options in one word, for file names, legends and provenance: 'compound', 'pos-spacy', 'compound-de'."""
         parts = [self.mode, self.tagger, self.sense if self.sense != SENSE_OF_MODE[self.mode] else None]
+        parts.append(self.language if self._language else None)
         return "-".join(p for p in (*parts, None if self.proper_nouns else "common") if p)
 
     @property
     def card(self) -> dict:
-        """What makes this labeler again, as artefacts store it: JSON values under the names of the notebooks' parameters."""
-        return dict(zip(LABELER_FACTS, (self.mode, self.sense, self.proper_nouns, self.tagger), strict=True))
+        """What makes this labeler again, as artefacts store it: JSON values under the names of the notebooks' parameters; of
+        another language than English also this, and where its lemmas are from."""
+        known = dict(zip(LABELER_FACTS, (self.mode, self.sense, self.proper_nouns, self.tagger), strict=True))
+        return known | (
+            dict(zip(LANGUAGE_FACTS, (self.language, self._language.source), strict=True)) if self._language else {}
+        )
 
     @classmethod
     def from_card(cls, card: Mapping) -> CaptionLabeler:
-        """The labeler that made the labels behind an artefact. Raises ValueError if the artefact's card does not name it."""
+        """The labeler that made the labels behind an artefact.
+
+        Raises ValueError if the artefact's card does not name it, or if its language's lemmas were others than are here.
+        """
         if not card.keys() >= set(LABELER_FACTS):
             raise ValueError("the artefact does not say how its labels were made: run notebook 01_synset_analysis again")
-        return _labeler_of(*(card[name] for name in LABELER_FACTS))
+        found = _labeler_of(*(card[name] for name in LABELER_FACTS), card.get("label_language", "en"))
+        if found.card.get("lemmas") != card.get("lemmas"):
+            told = f"the artefact's labels were made from {card.get('lemmas')}, here is {found.card.get('lemmas')}"
+            raise ValueError(f"{told}: install the same files, or make the labels again")
+        return found
 
     def __reduce__(self):
         """Travels to other processes as its options: what it remembers, and what a tagger holds, stays here."""
@@ -131,7 +153,8 @@ class CaptionLabeler:
             # Where captions are long, fewer: memory stays flat, and positions fit 32 bits.
             rows = max(len(column) * BATCH_BYTES // max(column.nbytes, BATCH_BYTES), 1)
             for first in range(0, max(len(column), 1), rows):
-                yield self._find(clean_column(column.slice(first, rows), lower=self.mode != "pos"))
+                texts = clean_column(column.slice(first, rows), lower=not self._cased)
+                yield self._find(self._language.prepared(texts) if self._language else texts)
 
     def _find(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray, Iterable[str]]:
         """Synsets of N clean texts: WNID numbers, int32, in order of mention; where each text's end among them, int64 [N]; and
@@ -146,7 +169,8 @@ class CaptionLabeler:
         if self._tag:
             kept = has_tag(self._tag, distinct, words, ends, self._tags, kept)
         at = np.flatnonzero(kept)
-        named = (" ".join(distinct[word] for word in words[i : i + length[i]]) for i in at)
+        space = "" if self.language in UNSPACED else " "
+        named = (space.join(distinct[word] for word in words[i : i + length[i]]) for i in at)
         named = (name.replace(".", "") for name in named) if self._trie else named  # "u.s."
         return numbers[at], ends_of_kept(ends, kept), named
 
@@ -179,6 +203,8 @@ class CaptionLabeler:
 
     def _facts_of_word(self, word: str) -> tuple[int, int]:
         """The WNID number of a noun's meaning, 0 (which no synset has) of others; its number in the trie, 0 without."""
+        if self._language:
+            return self._language.facts_of_word(word)
         if self.mode == "corenet":
             return number_of(first_lemma_of_first_sense(word)), 0
         if self.mode == "pos":
@@ -224,6 +250,6 @@ def name_to_wnids(name: str) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def _labeler_of(mode: str, sense: str | None, proper_nouns: bool, tagger: str | None) -> CaptionLabeler:
+def _labeler_of(mode: str, sense: str | None, proper_nouns: bool, tagger: str | None, language: str = "en") -> CaptionLabeler:
     """One labeler for each set of options in this process: what it has looked up serves all who ask."""
-    return CaptionLabeler(mode, sense=sense, proper_nouns=proper_nouns, tagger=tagger or "perceptron")
+    return CaptionLabeler(mode, sense=sense, proper_nouns=proper_nouns, tagger=tagger or "perceptron", language=language)

@@ -8,7 +8,7 @@ over their surface forms is held in sorted arrays, so that a whole batch of capt
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -97,9 +97,15 @@ def _visible_uses(lemma: str) -> dict[int, float]:
     senses = nouns.senses[lemma]
     weights = {}
     for row, uses in zip(senses, nouns.sense_uses.get(lemma, (0,) * len(senses)), strict=True):
-        a_name = nouns.named[row] and nouns.fields[row] != "location"  # of things with names, captions mean places
-        weights[row] = (uses + NEVER_TAGGED) * (VISIBLE.get(nouns.fields[row], 1) * (1 / 3 if a_name else 1))
+        weights[row] = (uses + NEVER_TAGGED) * in_captions(row)
     return weights
+
+
+def in_captions(row: int) -> float:
+    """How much more often captions mean a synset's field than sense-tagged text; of things with names, they mean places."""
+    nouns = load_nouns()
+    a_name = nouns.named[row] and nouns.fields[row] != "location"
+    return VISIBLE.get(nouns.fields[row], 1) * (1 / 3 if a_name else 1)
 
 
 def noun_of(word: str, sense: str, proper_nouns: bool) -> int | None:
@@ -209,7 +215,18 @@ def compound_trie(sense: str, proper_nouns: bool) -> CompoundTrie:
         row = sense_of(_singular_instead(lemma) or lemma, sense, proper_nouns)
         return number_of(row) if _is_name_of_a_thing(words_of(lemma)) else 0
 
-    return CompoundTrie(number)
+    return CompoundTrie(compound_numbers(number))
+
+
+def compound_numbers(number: Callable[[str], int]) -> dict[tuple[str, ...], int]:
+    """Words of each compound -> the number of its lemma, of those that have one; and of adverbs -> NO_SYNSET."""
+    numbers = {
+        words: NO_SYNSET
+        for words in map(words_of, load_nouns().adverbs)
+        # Left out are those of which captions mostly mean the words: "in the air" and "her head on his shoulder".
+        if len(words) > 1 and all(words) and words[0] not in FUNCTION_WORDS and words[-1] != "on"
+    }
+    return numbers | {words: n for words, lemma in compound_forms().items() if all(words) and (n := number(lemma))}
 
 
 @lru_cache(maxsize=1)
@@ -248,19 +265,10 @@ def words_of(lemma: str) -> tuple[str, ...]:
 
 
 class CompoundTrie:
-    """Compounds as paths of word ids. synset_of: the number to give a lemma's compound, 0 for none.
+    """Compounds, each a tuple of two words or more, as paths of word ids; with each its synset's number, or NO_SYNSET: adverbs
+    of several words ("upside down") are found, too, as what their words mean alone is not in the caption."""
 
-    Adverbs of several words ("upside down") are found, too, as NO_SYNSET: what their words mean alone is not in the caption.
-    """
-
-    def __init__(self, synset_of: Callable[[str], int]):
-        numbers = {
-            words: NO_SYNSET
-            for words in map(words_of, load_nouns().adverbs)
-            # Left out are those of which captions mostly mean the words: "in the air" and "her head on his shoulder".
-            if len(words) > 1 and all(words) and words[0] not in FUNCTION_WORDS and words[-1] != "on"
-        }
-        numbers |= {w: number for w, lemma in compound_forms().items() if all(w) and (number := synset_of(lemma))}
+    def __init__(self, numbers: Mapping[tuple[str, ...], int]):
         self.word_id = {"": 0}
         nodes: dict[tuple[int, int], int] = {}  # (node, word id) -> the node behind it, numbered from 1 on as they come
         last = {}
@@ -271,7 +279,7 @@ class CompoundTrie:
             last[node] = number
         self._terminal = np.zeros(len(nodes) + 1, dtype=np.int32)
         self._terminal[list(last)] = list(last.values())
-        at, word = np.array(list(nodes), dtype=np.int64).T
+        at, word = np.array(list(nodes), dtype=np.int64).reshape(-1, 2).T
         self._width = len(self.word_id)
         keys = at * self._width + word
         order = np.argsort(keys)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from catlip_lite.labels import load_nouns
-from catlip_lite.labels.senses import NO_SYNSET, CompoundTrie, compound_forms
+from catlip_lite.labels.senses import NO_SYNSET, CompoundTrie, compound_forms, compound_numbers
 
 
 @pytest.fixture(scope="module")
 def trie():
     nouns = load_nouns()
-    return CompoundTrie(lambda lemma: int(nouns.wnids[nouns.senses[lemma][0]][1:]))
+    return CompoundTrie(compound_numbers(lambda lemma: int(nouns.wnids[nouns.senses[lemma][0]][1:])))
 
 
 def found(trie, text):

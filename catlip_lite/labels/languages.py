@@ -1,0 +1,258 @@
+"""Words of other languages → WordNet synsets: lemmas of the Open Multilingual WordNet (OMW, Bond & Foster 2013), so that one
+vocabulary, and one head, serve them all.
+
+Reads the tab files in which OMW is published and NLTK has it; gives the labeler what it needs of a language instead of
+English's rules: a synset for each noun form, its compounds, and, where words have no spaces between them, the words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .senses import NEVER_TAGGED, CompoundTrie, in_captions, sense_of
+from .wordnet import load_nouns
+
+# ISO 639-1 code -> the code of OMW's files. Japanese and Chinese write no spaces.
+LANGUAGES = {
+    "de": "deu", "es": "spa", "fr": "fra", "it": "ita", "ja": "jpn", "nl": "nld", "pt": "por", "zh": "cmn",
+}  # fmt: skip
+UNSPACED = ("ja", "zh")
+FOLDER = "CATLIP_OMW"  # environment variable: a folder with wn-*.tab files, where NLTK's data has none
+MOST_UNKNOWN = 0.02  # share of a file's nouns that WordNet 3.0 may lack: those of another version lack most
+LIKELIER_IN_ENGLISH = 4  # how much more a synset weighs that an English word of it means in a caption
+INFINITIVES = {  # endings
+    "es": ("ar", "er", "ir"), "fr": ("er", "ir", "re"), "it": ("are", "ere", "ire"), "nl": ("en",), "pt": ("ar", "er", "ir"),
+}  # fmt: skip
+JOINTS = ("", "s", "n", "en", "es", "e", "er")  # between the parts of a German compound
+INSTALL = "reading {} needs more packages: run `pip install 'catlip-lite[languages]'`"
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Words of a language. rows: noun (lower case, a space between words) -> its synsets' rows in `load_nouns`, each as often
+    as a file has it. verbs: lemmas. source: the files that it was read from, and a digest of these."""
+
+    rows: dict[str, tuple[int, ...]]
+    verbs: frozenset[str]
+    source: str
+
+
+@lru_cache(maxsize=len(LANGUAGES))
+def load_lexicon(language: str) -> Lexicon:
+    """Read all files of a language: NLTK's `omw-1.4`, or those of the folder that CATLIP_OMW names.
+
+    Lines that are none of OMW's are left out. Raises FileNotFoundError without a file, ValueError for one that is mostly such
+    lines, or that numbers the synsets of another WordNet.
+    """
+    nouns, rows, digest, names = load_nouns(), defaultdict(list), hashlib.sha256(), []
+    verbs = set()
+    for name, content in _tab_files(LANGUAGES[language]):
+        names.append(name)
+        digest.update(content)
+        lines = [line.split("\t") for line in content.decode("utf-8").splitlines() if line and not line.startswith("#")]
+        good = [line for line in lines if len(line) >= 3 and line[1].endswith("lemma") and line[0][:8].isdigit()]
+        told = [f"n{offset[:8]}" for offset, *_ in good if offset.endswith("-n")]
+        if 2 * len(good) < sum(len(line) < 3 or line[1].endswith("lemma") for line in lines) or not told:
+            raise ValueError(f"{name} has few lines of OMW's (offset-pos, language:lemma, lemma), or none: download it again")
+        unknown = sum(wnid not in nouns.row for wnid in told)
+        if unknown > MOST_UNKNOWN * len(told):
+            raise ValueError(
+                f"{name} numbers the synsets of another WordNet than 3.0 ({unknown:,} of {len(told):,} nouns are none of it): "
+                "all labels would be wrong; use OMW's files for WordNet 3.0, omw-1.4"
+            )
+        for offset, _, lemma, *_ in good:
+            lemma, kind, wnid = " ".join(lemma.replace("_", " ").lower().split()), offset[-1], f"n{offset[:8]}"
+            if kind == "v":
+                verbs.add(lemma)
+            elif kind == "n" and wnid in nouns.row and lemma:
+                rows[lemma].append(nouns.row[wnid])
+    if not names:
+        raise FileNotFoundError(
+            f"there are no lemmas of language={language!r}: run `python -m nltk.downloader omw-1.4`, or name a folder with "
+            f"OMW's wn-*-{LANGUAGES[language]}.tab in the environment variable {FOLDER}"
+        )
+    kept = {lemma: tuple(found) for lemma, found in rows.items()}
+    return Lexicon(kept, frozenset(verbs), f"{', '.join(names)} ({digest.hexdigest()[:16]})")
+
+
+def _tab_files(code: str) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file of a language, by name."""
+    import nltk
+
+    given = os.environ.get(FOLDER)
+    places = [Path(given)] if given else [Path(place) / "corpora" / "omw-1.4" for place in nltk.data.path]
+    for place in places:
+        files = {path.name: path.read_bytes() for path in place.rglob(f"wn-*-{code}.tab")}
+        packed = place.with_name(f"{place.name}.zip")
+        if not files and packed.is_file():
+            with zipfile.ZipFile(packed) as archive:
+                inside = [name for name in archive.namelist() if name.endswith(f"-{code}.tab")]
+                files = {name.rsplit("/", 1)[-1]: archive.read(name) for name in inside}
+        if files:
+            yield from sorted(files.items())
+            return
+
+
+class Language:
+    """What a labeler asks of a language other than English. code: one of LANGUAGES. proper_nouns: whether names count.
+
+    Raises ValueError for an unknown language, ModuleNotFoundError with what to install, and what `load_lexicon` raises.
+    """
+
+    def __init__(self, code: str, proper_nouns: bool = True):
+        if code not in LANGUAGES:
+            raise ValueError(f"language={code!r} is unknown: choose one of en, {', '.join(LANGUAGES)}")
+        self.code, lexicon = code, load_lexicon(code)
+        self.source, self.cased = lexicon.source, code == "de"  # German writes nouns with capitals, and nothing else
+        self.words = (_Segmented if code in UNSPACED else _Inflected)(code, lexicon)
+        likeliest = {lemma: _likeliest(rows, proper_nouns) for lemma, rows in lexicon.rows.items()}
+        self.numbers = {lemma: number for lemma, number in likeliest.items() if number}
+
+    @cached_property
+    def trie(self) -> CompoundTrie:
+        """Compounds of several words, each word as `words.normal` has it."""
+        return CompoundTrie({words: n for lemma, n in self.numbers.items() if len(words := self.words.key(lemma)) > 1})
+
+    def prepared(self, texts: pa.Array) -> pa.Array:
+        """Clean texts as they are cut at spaces: words apart, and German in capitals where it was written without any."""
+        if self.code in UNSPACED:
+            return pa.array([" ".join(self.words.split(text)) for text in texts.to_pylist()], pa.large_string())
+        texts = pc.replace_substring(texts, "'", " ")  # "l'eau"
+        if not self.cased:
+            return texts
+        return pc.if_else(pc.or_(pc.utf8_is_lower(texts), pc.utf8_is_upper(texts)), pc.utf8_title(texts), texts)
+
+    def facts_of_word(self, word: str) -> tuple[int, int]:
+        """The WNID number of the noun that a word is a form of, 0 without; its number in the trie, 0 without."""
+        if not word:  # the end of a phrase
+            return 0, 0
+        path = self.trie.word_id
+        in_compounds = path.get(word.lower(), 0) or path.get(self.words.normal(word), 0)
+        lemma = self.words.noun(word, self.numbers)
+        return self.numbers.get(lemma, 0), in_compounds
+
+
+def _likeliest(rows: tuple[int, ...], proper_nouns: bool) -> int:
+    """The WNID number of the synset that a caption most likely means of those that a lemma has; 0 if all are names and these
+    do not count. OMW's lemmas come in no order: how often English means a synset stands in."""
+    nouns, uses, weights = load_nouns(), _uses_of_synsets(), {}
+    for row in rows:
+        if proper_nouns or not nouns.named[row]:
+            weights[row] = weights.get(row, 0) + uses[row] * in_captions(row)
+    return int(nouns.wnids[max(weights, key=weights.__getitem__)][1:]) if weights else 0
+
+
+@lru_cache(maxsize=1)
+def _uses_of_synsets() -> np.ndarray:
+    """How often sense-tagged English uses each synset, by the lemma that does so most: float64 [S]; more where it is what that
+    lemma means in a caption."""
+    nouns, uses = load_nouns(), np.full(len(load_nouns().wnids), NEVER_TAGGED)
+    for lemma, rows in nouns.senses.items():
+        counts = nouns.sense_uses.get(lemma, (0,) * len(rows))
+        uses[list(rows)] = np.maximum(uses[list(rows)], np.array(counts) + NEVER_TAGGED)
+    meant = np.unique([sense_of(lemma, "visual") for lemma in nouns.senses])
+    uses[meant] *= LIKELIER_IN_ENGLISH
+    return uses
+
+
+# ---------------------------------------------------------------- words
+
+
+class _Inflected:
+    """Words with spaces between them, in many forms: lemmas by simplemma, function words by spaCy's lists."""
+
+    def __init__(self, code: str, lexicon: Lexicon):
+        try:
+            import simplemma
+            import spacy
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(INSTALL.format(code)) from error
+        self.code, self._lemmatize = code, lru_cache(1 << 16)(lambda word: simplemma.lemmatize(word, code).lower())
+        self._lexicon = lexicon
+        self._function_words = frozenset(spacy.util.get_lang_class(code).Defaults.stop_words)
+
+    def key(self, lemma: str) -> tuple[str, ...]:
+        """A lemma's words, as they stand in the trie."""
+        return tuple(lemma.replace("-", " ").replace("'", " ").split())
+
+    def normal(self, word: str) -> str:
+        """The form under which a word stands in a compound."""
+        return self._lemmatize(word)
+
+    def noun(self, word: str, nouns: dict[str, int]) -> str:
+        """The noun that a word is a form of; of a German compound that is none, its head. Empty if there is none."""
+        small = word.lower()
+        if len(word) < 2 or not word.isalpha() or small in self._function_words or (self.code == "de" and word[0].islower()):
+            return ""
+        forms = dict.fromkeys((small, self._lemmatize(word), self._lemmatize(small)))
+        found = next((form for form in forms if form in nouns), "")
+        if found and self.code != "de" and self._is_a_verbs(forms):
+            return ""
+        return found or (self._head(small, nouns) if self.code == "de" else "")
+
+    def _is_a_verbs(self, forms: Iterable[str]) -> bool:
+        """Whether forms of a word are a verb's: one of them is its infinitive."""
+        return any(form in self._lexicon.verbs and form.endswith(INFINITIVES[self.code]) for form in forms)
+
+    def _head(self, word: str, nouns: dict[str, int]) -> str:
+        """The longest end of a word that is a noun, if what is before it is one, too, but for a joint."""
+        for start in range(3, len(word) - 2):
+            end = word[start:]
+            head = next((form for form in (end, self._lemmatize(end.capitalize())) if form in nouns), None)
+            if head and any(self._is_part(word[:start], joint, nouns) for joint in JOINTS):
+                return head
+        return ""
+
+    def _is_part(self, before: str, joint: str, nouns: dict[str, int]) -> bool:
+        part = before.removesuffix(joint)
+        forms = (part, part + "e", self._lemmatize(part))
+        return before.endswith(joint) and len(part) > 2 and any(form in nouns for form in forms)
+
+
+class _Segmented:
+    """Words without spaces: cut by jieba or MeCab (fugashi), which also say which are nouns."""
+
+    def __init__(self, code: str, lexicon: Lexicon):
+        try:
+            if code == "zh":
+                import jieba.posseg
+
+                jieba.setLogLevel(60)
+                jieba.initialize()
+                tags = jieba.posseg.dt.word_tag_tab
+                self.split, self._is_noun = jieba.lcut, lambda word: tags.get(word, "n")[0] in "nst"
+            else:
+                import fugashi
+
+                tagger = fugashi.Tagger()
+                self.split = lambda text: [word.surface for word in tagger(text)]
+                self._is_noun = lambda word: tagger(word)[-1].feature.pos1 == "名詞"
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(INSTALL.format(code)) from error
+        self.code = code
+
+    def key(self, lemma: str) -> tuple[str, ...]:
+        """A lemma's words, as they stand in the trie."""
+        return tuple(word for word in self.split(lemma) if word.strip())
+
+    def normal(self, word: str) -> str:
+        """The form under which a word stands in a compound: there is only one."""
+        return word
+
+    def noun(self, word: str, nouns: dict[str, int]) -> str:
+        """The word, or of a Chinese compound that is no noun of OMW its longest end that is one. Empty if there is none."""
+        if not self._is_noun(word):
+            return ""
+        ends = (word[start:] for start in range(len(word) if self.code == "zh" else 1))
+        return next((end for end in ends if end in nouns), "")
