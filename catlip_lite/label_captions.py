@@ -474,7 +474,8 @@ def merge_counts(destinations: Destinations) -> tuple[pd.DataFrame, dict]:
     _check_mergeable(cards)
     num_captions = sum(card["num_captions"] for card in cards)
     if not added:
-        raise ValueError(f"none of {num_captions:,} captions names a WordNet noun: are they English, and in the right column?")
+        told = f"none of {num_captions:,} captions names a WordNet noun that {cards[0]['labeler']} knows"
+        raise ValueError(f"{told}: are they of its language, and in the right column?")
     rows = sorted(((f"n{int(number):08d}", count) for number, count in added.items()), key=lambda row: (-row[1], row[0]))
     counts = pd.DataFrame(rows, columns=["wnid", "count"])
     counts.insert(1, "name", counts["wnid"].map(load_nouns().name))

@@ -55,28 +55,16 @@ def load_lexicon(language: str) -> Lexicon:
     Lines that are none of OMW's are left out. Raises FileNotFoundError without a file, ValueError for one that is mostly such
     lines, or that numbers the synsets of another WordNet.
     """
-    nouns, rows, digest, names = load_nouns(), defaultdict(list), hashlib.sha256(), []
-    verbs = set()
+    row_of, rows, verbs, digest, names = load_nouns().row, defaultdict(list), set(), hashlib.sha256(), []
     for name, content in _tab_files(LANGUAGES[language]):
         names.append(name)
         digest.update(content)
-        lines = [line.split("\t") for line in content.decode("utf-8").splitlines() if line and not line.startswith("#")]
-        good = [line for line in lines if len(line) >= 3 and line[1].endswith("lemma") and line[0][:8].isdigit()]
-        told = [f"n{offset[:8]}" for offset, *_ in good if offset.endswith("-n")]
-        if 2 * len(good) < sum(len(line) < 3 or line[1].endswith("lemma") for line in lines) or not told:
-            raise ValueError(f"{name} has few lines of OMW's (offset-pos, language:lemma, lemma), or none: download it again")
-        unknown = sum(wnid not in nouns.row for wnid in told)
-        if unknown > MOST_UNKNOWN * len(told):
-            raise ValueError(
-                f"{name} numbers the synsets of another WordNet than 3.0 ({unknown:,} of {len(told):,} nouns are none of it): "
-                "all labels would be wrong; use OMW's files for WordNet 3.0, omw-1.4"
-            )
-        for offset, _, lemma, *_ in good:
-            lemma, kind, wnid = " ".join(lemma.replace("_", " ").lower().split()), offset[-1], f"n{offset[:8]}"
-            if kind == "v":
+        for synset, lemma in _lemmas_of(name, content.decode("utf-8", errors="replace")):
+            lemma, wnid = " ".join(lemma.replace("_", " ").lower().split()), f"n{synset[:8]}"
+            if synset.endswith("v"):
                 verbs.add(lemma)
-            elif kind == "n" and wnid in nouns.row and lemma:
-                rows[lemma].append(nouns.row[wnid])
+            elif synset.endswith("n") and wnid in row_of and lemma:
+                rows[lemma].append(row_of[wnid])
     if not names:
         raise FileNotFoundError(
             f"there are no lemmas of language={language!r}: run `python -m nltk.downloader omw-1.4`, or name a folder with "
@@ -84,6 +72,22 @@ def load_lexicon(language: str) -> Lexicon:
         )
     kept = {lemma: tuple(found) for lemma, found in rows.items()}
     return Lexicon(kept, frozenset(verbs), f"{', '.join(names)} ({digest.hexdigest()[:16]})")
+
+
+def _lemmas_of(name: str, text: str) -> list[tuple[str, str]]:
+    """Synset ("02084071-n") and lemma of each line of a file that is one of OMW's. Raises ValueError as `load_lexicon` does."""
+    lines = [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
+    good = [line for line in lines if len(line) >= 3 and line[1].endswith("lemma") and line[0][:8].isdigit()]
+    told = [f"n{synset[:8]}" for synset, *_ in good if synset.endswith("n")]
+    if 2 * len(good) < sum(len(line) < 3 or line[1].endswith("lemma") for line in lines) or not told:
+        raise ValueError(f"{name} has few lines of OMW's (offset-pos, language:lemma, lemma), or none: download it again")
+    unknown = sum(wnid not in load_nouns().row for wnid in told)
+    if unknown > MOST_UNKNOWN * len(told):
+        raise ValueError(
+            f"{name} numbers the synsets of another WordNet than 3.0 ({unknown:,} of {len(told):,} nouns are none of it): "
+            "all labels would be wrong; use OMW's files for WordNet 3.0, omw-1.4"
+        )
+    return [(synset, lemma) for synset, _, lemma, *_ in good]
 
 
 def _tab_files(code: str) -> Iterator[tuple[str, bytes]]:
@@ -121,7 +125,7 @@ class Language:
 
     @cached_property
     def trie(self) -> CompoundTrie:
-        """Compounds of several words, each word as `words.normal` has it."""
+        """Compounds of several words, of which a caption may have each in another form."""
         return CompoundTrie({words: n for lemma, n in self.numbers.items() if len(words := self.words.key(lemma)) > 1})
 
     def prepared(self, texts: pa.Array) -> pa.Array:

@@ -41,6 +41,16 @@ def test_the_card_says_what_was_counted_and_who_labelled(parquets, out):
     }
 
 
+def test_the_card_names_another_language_and_where_its_lemmas_are_from(parquets, out, tmp_path, monkeypatch):
+    (tmp_path / "wn-data-ita.tab").write_text(f"{DOG[1:]}-n\tita:lemma\tcane\n")
+    monkeypatch.setenv("CATLIP_OMW", str(tmp_path))
+    write_parquet(parquets / "more.parquet", ["un cane"], ["u"])
+    run(parquets, out, language="it")
+    _, card = merge_counts(out)
+    assert (card["labeler"], card["label_language"]) == ("compound-it", "it")
+    assert card["lemmas"] == CaptionLabeler(language="it").card["lemmas"]
+
+
 def test_the_fingerprint_of_one_file_is_that_of_its_captions(parquets, out):
     run(parquets / "0.parquet", out)
     assert merge_counts(out)[1]["corpus_fingerprint"] == fingerprint(read_captions(parquets / "0.parquet"))
