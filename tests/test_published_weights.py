@@ -174,7 +174,8 @@ def test_a_detector_is_scored_by_cocos_precision(execute, tmp_path, monkeypatch)
     ],
 )
 def test_a_verdict_allows_three_tenths_of_a_point_on_all_images(found, images, told):
-    (cell,) = [cell.source for cell in nbformat.read(CHAPTER, as_version=4).cells if "def verdict(" in cell.source]
+    cells = [cell.source for cell in nbformat.read(CHAPTER, as_version=4).cells]
     names = {"shown": range(images), "title": "imagenet-1k", "np": __import__("numpy")}
-    exec(cell, names)
+    for wanted in ("PUBLISHED = {", "def verdict("):
+        exec(next(cell for cell in cells if wanted in cell), names)
     assert names["verdict"](found, names["PUBLISHED"]["top-1", "imagenet-1k", 224][768]) == told

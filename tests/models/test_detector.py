@@ -172,7 +172,7 @@ def test_it_computes_in_bfloat16_forth_and_back():
 def taught():
     """A model that has seen one scene often enough to find its objects, and that scene as an image."""
     images, objects = scene()
-    network, heads, _ = trained(images[:1], objects, steps=80)
+    network, heads, _ = trained(images[:1], objects, steps=120)
     pixels = (images[0] * 255).round().byte()
     return network, heads, Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
