@@ -138,18 +138,15 @@ def execute(data, shell, monkeypatch):
     def run(chapter: str, before: str | None = None, **changed) -> str:
         values = {**images, **SMALL[chapter], **changed}
         shell.reset(new_session=False)
-        tables = []
         with capture_output() as captured:
             for cell in cells_of(chapter):
                 if before is not None and before in cell.source:
                     break
-                found = shell.run_cell(cell.source)
-                found.raise_error()
-                tables += [str(found.result._repr_html_())] if hasattr(found.result, "_repr_html_") else []
+                shell.run_cell(cell.source).raise_error()
                 if "parameters" in cell.metadata.get("tags", []):
                     shell.push({name: value for name, value in values.items() if name in shell.user_ns})
         plt.close("all")
-        return "".join([captured.stdout, *(str(output.data) for output in captured.outputs), *tables])
+        return "".join([captured.stdout, *(str(output.data) for output in captured.outputs)])
 
     if not (folder / "outputs/small/pretrain/model.safetensors").is_file():
         run("04_pretrain")

@@ -4,9 +4,9 @@
 with WordNet senses (`tables/gold_captions.tsv`). They are harder than most captions of the web: words with several senses, and
 nouns that are also verbs, are over-represented on purpose.
 
-Two more tables are for measuring alone, no labeler was chosen on them: `gold_titles.tsv`, 200 titles of a fashion shop and alt
-texts of web pages, as noisy as these are; and `gold_languages.tsv`, sixty captions each in German, Spanish, French, Japanese
-and Chinese.
+Two more: `gold_titles.tsv`, 200 titles of a fashion shop and alt texts of web pages, as noisy as these are, on which no labeler
+was chosen; and `gold_languages.tsv`, sixty captions each in German, Spanish, French, Japanese and Chinese, on all of which the
+rules of `languages` were.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import hashlib
 import os
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -28,7 +28,8 @@ LANGUAGES = {
     "de": "deu", "es": "spa", "fr": "fra", "it": "ita", "ja": "jpn", "nl": "nld", "pt": "por", "zh": "cmn",
 }  # fmt: skip
 UNSPACED = ("ja", "zh")
-FOLDER = "CATLIP_OMW"  # environment variable: a folder with wn-*.tab files, where NLTK's data has none
+FOLDER = "CATLIP_OMW"  # environment variable: a folder with wn-*.tab files, to be read instead of NLTK's
+CORPORA = ("omw-1.4", "extended_omw")  # NLTK's names of OMW's own files, and of Wiktionary's, which have German
 MOST_UNKNOWN = 0.02  # share of a file's nouns that WordNet 3.0 may lack: those of another version lack most
 LIKELIER_IN_ENGLISH = 4  # how much more a synset weighs that an English word of it means in a caption
 INFINITIVES = {  # endings
@@ -50,7 +51,7 @@ class Lexicon:
 
 @lru_cache(maxsize=len(LANGUAGES))
 def load_lexicon(language: str) -> Lexicon:
-    """Read all files of a language: NLTK's `omw-1.4`, or those of the folder that CATLIP_OMW names.
+    """Read all files of a language: those of NLTK's `omw-1.4` and `extended_omw`, or of the folder that CATLIP_OMW names.
 
     Lines that are none of OMW's are left out. Raises FileNotFoundError without a file, ValueError for one that is mostly such
     lines, or that numbers the synsets of another WordNet.
@@ -67,8 +68,8 @@ def load_lexicon(language: str) -> Lexicon:
                 rows[lemma].append(row_of[wnid])
     if not names:
         raise FileNotFoundError(
-            f"there are no lemmas of language={language!r}: run `python -m nltk.downloader omw-1.4`, or name a folder with "
-            f"OMW's wn-*-{LANGUAGES[language]}.tab in the environment variable {FOLDER}"
+            f"there are no lemmas of language={language!r}: run `python -m nltk.downloader {' '.join(CORPORA)}`, or "
+            f"name a folder with OMW's wn-*-{LANGUAGES[language]}.tab in the environment variable {FOLDER}"
         )
     kept = {lemma: tuple(found) for lemma, found in rows.items()}
     return Lexicon(kept, frozenset(verbs), f"{', '.join(names)} ({digest.hexdigest()[:16]})")
@@ -90,22 +91,19 @@ def _lemmas_of(name: str, text: str) -> list[tuple[str, str]]:
     return [(synset, lemma) for synset, _, lemma, *_ in good]
 
 
-def _tab_files(code: str) -> Iterator[tuple[str, bytes]]:
+def _tab_files(code: str) -> list[tuple[str, bytes]]:
     """Name and content of each file of a language, by name."""
     import nltk
 
-    given = os.environ.get(FOLDER)
-    places = [Path(given)] if given else [Path(place) / "corpora" / "omw-1.4" for place in nltk.data.path]
-    for place in places:
-        files = {path.name: path.read_bytes() for path in place.rglob(f"wn-*-{code}.tab")}
-        packed = place.with_name(f"{place.name}.zip")
-        if not files and packed.is_file():
+    given, found = os.environ.get(FOLDER), {}
+    for place in [given] if given else [f"{root}/corpora/{corpus}" for root in nltk.data.path for corpus in CORPORA]:
+        packed = Path(f"{place}.zip")
+        if packed.is_file():
             with zipfile.ZipFile(packed) as archive:
                 inside = [name for name in archive.namelist() if name.endswith(f"-{code}.tab")]
-                files = {name.rsplit("/", 1)[-1]: archive.read(name) for name in inside}
-        if files:
-            yield from sorted(files.items())
-            return
+                found |= {name.rsplit("/", 1)[-1]: archive.read(name) for name in inside}
+        found |= {path.name: path.read_bytes() for path in Path(place).rglob(f"wn-*-{code}.tab")}
+    return sorted(found.items())
 
 
 class Language:

@@ -152,7 +152,8 @@ class DetectionHeads(nn.Module):
     sum; in evaluation mode, `detect` finds objects. classes: C, without the background. strides: of the five maps, pixels.
     image_size: of training, pixels; anchors are 32 to 512 pixels at 1024, proportionally smaller in smaller images, but no
     smaller than two strides of their map, as none would be between them. channels: of the maps and of all convolutions.
-    proposals: boxes of an image that the box and mask heads learn from at a step.
+    proposals: boxes of an image that the box and mask heads learn from at a step, drawn from the best of four times as many, or
+    of the reference's 2,000 if that is less.
     """
 
     def __init__(

@@ -44,8 +44,8 @@ ARMS = {  # ways to train a detector that notebook 12 compares, the reference's 
 }
 
 # The demo's model, for two CPU cores: narrow heads, as the paper's would take most of the time. A segmenter learns faster by
-# Muon (mIoU 0.47 after six epochs, 0.43 by AdamW), a detector by AdamW at a lower rate (box AP50 after four epochs: 0.41 at
-# 5e-4, 0.22 at 2e-3, 0.24 by Muon at 3e-3); a linear head of few steps takes fifty times DINOv3's rate (0.33, 0.24).
+# Muon (mIoU 0.47 after six epochs, 0.43 by AdamW), a detector at a lower rate (box AP50 after four: 0.41 at 5e-4, 0.22 at
+# 2e-3), a linear head of few steps at fifty times DINOv3's (mIoU 0.31 after four, 0.24 after five). One seed each.
 DEMO = {
     "segmentation": {
         "image_size": 96, "epochs": 16, "warmup_steps": 50, "lr": 3e-3, "min_lr": 3e-5, "weight_decay": 0.05,

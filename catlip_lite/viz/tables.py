@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
+from IPython.display import display
 from pandas.io.formats.style import Styler
 
 
-def show_table(table: pd.DataFrame, formats: Mapping[str, str] | None = None) -> Styler:
+def show_table(table: pd.DataFrame, formats: Mapping[str, str] | None = None) -> None:
+    """Show a `styled_table` where the cell stands, within a condition or a loop, too."""
+    display(styled_table(table, formats))
+
+
+def styled_table(table: pd.DataFrame, formats: Mapping[str, str] | None = None) -> Styler:
     """A table as a reader likes it: words to the left, whole; thousands separated; no row numbers; no HTML of its own.
 
     formats: by column, of those that are there.

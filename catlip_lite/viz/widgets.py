@@ -21,7 +21,7 @@ from ..data.captions import read_samples_at
 from ..labels import CaptionLabeler, LabelSet, Vocabulary, load_nouns
 from ..labels.labeler import clean_caption
 from ..progress import is_interactive
-from .tables import show_table
+from .tables import styled_table
 from .theme import COLOURS
 
 THUMBNAIL_PIXELS = 72
@@ -86,7 +86,7 @@ def caption_explorer(labeler: CaptionLabeler, captions: Sequence[str], colour: s
         if not mentions:
             return marked + "<p>No noun of WordNet: this caption has no label.</p>"
         rows = [(word, nouns.name(w), w, nouns.gloss(w)) for word, w in dict.fromkeys(mentions)]
-        return marked + show_table(pd.DataFrame(rows, columns=["mention", "synset", "WNID", "meaning"])).to_html()
+        return marked + styled_table(pd.DataFrame(rows, columns=["mention", "synset", "WNID", "meaning"])).to_html()
 
     box = widgets.Text(captions[0], description="caption", layout={"width": "90%"})
     return Explorer(draw, [box], [(caption,) for caption in captions])
@@ -128,7 +128,7 @@ def match_explorer(
         columns = ["class", "WNID", "similarity", "captions", "meaning"]
         shown = [(vocabulary.wnids[i], similarity_name(row[i]), vocabulary.counts[i]) for i in near[:SHOWN]]
         rows = [(nouns.name(wnid), wnid, name, count, nouns.gloss(wnid).split(";")[0]) for wnid, name, count in shown]
-        table = show_table(pd.DataFrame(rows, columns=columns)).to_html()
+        table = styled_table(pd.DataFrame(rows, columns=columns)).to_html()
         more = f"<p>… and {len(near) - SHOWN:,} more classes</p>" if len(near) > SHOWN else ""
         found = dict.fromkeys(i for column in near for i in captions_of.get(vocabulary.wnids[column], ()))
         positions = list(found)[:pictures]

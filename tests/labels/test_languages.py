@@ -149,6 +149,9 @@ def test_what_nltk_has_is_found_packed_or_not(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "corpora" / "omw-1.4.zip", "w") as archive:
         archive.writestr("omw-1.4/fra/wn-data-fra.tab", tab("fra"))
     assert names("fr", "un chien") == ["dog"]
+    with zipfile.ZipFile(tmp_path / "corpora" / "extended_omw.zip", "w") as archive:
+        archive.writestr("extended_omw/wikt/wn-wikt-deu.tab", tab("deu"))  # OMW's own files have no German
+    assert names("de", "ein Hund") == ["dog"]
     load_lexicon.cache_clear()
     (tmp_path / "corpora" / "omw-1.4" / "fra").mkdir(parents=True)
     (tmp_path / "corpora" / "omw-1.4" / "fra" / "wn-data-fra.tab").write_text(tab("fra").replace("chien", "cabot"))

@@ -7,9 +7,9 @@ import pytest
 from catlip_lite.data.shards import Sample, write_shards
 from catlip_lite.labels import CaptionLabeler, LabelSet, Vocabulary, count_synsets
 from catlip_lite.labels.matching import label_distances
-from catlip_lite.viz import widgets
+from catlip_lite.viz import tables, widgets
 from catlip_lite.viz.pictures import picture_grid
-from catlip_lite.viz.tables import show_table
+from catlip_lite.viz.tables import show_table, styled_table
 
 CORPUS = ["a dog and a cat", "dogs <3", "the dog & an automobile", "an apple"]
 PNG = bytes.fromhex(  # one white pixel
@@ -92,7 +92,7 @@ def test_a_caption_whose_image_cannot_be_read_stands_alone():
 
 
 def test_a_table_shows_html_as_it_is_written():
-    assert "<b>" not in show_table(pd.DataFrame({"caption": ["<b>dog"]})).to_html()
+    assert "<b>" not in styled_table(pd.DataFrame({"caption": ["<b>dog"]})).to_html()
 
 
 def test_pictures_of_any_kind_stand_side_by_side():
@@ -101,3 +101,10 @@ def test_pictures_of_any_kind_stand_side_by_side():
     figure, axes = picture_grid(pictures, ["a", "b", "c\nd"], columns=2, title="three")
     assert [[image.get_array().shape for image in axis.images] for axis in axes] == [[(4, 6, 3)], [], [(4, 4, 3)]]
     assert ([axis.get_title() for axis in axes], figure.get_suptitle()) == (["a", "b", "c\nd"], "three")
+
+
+def test_a_table_shows_itself_wherever_in_a_cell_it_stands(monkeypatch):
+    shown = []
+    monkeypatch.setattr(tables, "display", shown.append)
+    show_table(pd.DataFrame({"caption": ["a dog"]}))
+    assert "a dog" in shown[0].to_html()
