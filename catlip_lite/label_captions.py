@@ -526,7 +526,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sense", choices=SENSES, help="visual for mode compound, first for the others, if not given")
     parser.add_argument("--no-proper-nouns", dest="proper_nouns", action="store_false", help="leave out names")
     parser.add_argument("--tagger", default="perceptron", help="for mode pos: perceptron, spacy or nltk")
-    parser.add_argument("--language", default="en", choices=("en", *LANGUAGES), help="of the captions (%(default)s)")
+    parser.add_argument("--language", default="en", choices=("en", "auto", *LANGUAGES), help="of the captions (%(default)s)")
     parser.add_argument("--column", action="append", help=f"where captions are ({CAPTION}); given twice, two are read as one")
     parser.add_argument("--uid-column", default=UID, help="where tables keep their uid (%(default)s)")
     parser.add_argument("--uid-from-json", action="store_true", help="take a shard's uids from its .json files, not the keys")

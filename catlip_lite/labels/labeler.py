@@ -7,6 +7,7 @@ A batch of captions is worked on as a whole: cleaned by its bytes, cut at its sp
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +18,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from .languages import UNSPACED, Language
-from .ragged import ends_of_kept, first_in_row, spans, take_rows
+from .company import UNDECIDED, Company, verbs_in_place
+from .detecting import detect_languages
+from .languages import LANGUAGES, UNSPACED, Language
+from .ragged import ends_of_kept, first_in_row, lengths_of, spans, take_rows
 from .senses import SENSES, compound_forms, compound_trie, first_lemma_of_first_sense, lemma_of, noun_of, number_of, sense_of
 from .tagging import NOUN_TAGS, REMEMBERED, has_tag, load_tagger
 from .tokenising import as_text_column, clean_caption, clean_column, cut, piece_tokens, tokenize
 from .wordnet import load_nouns
+
+logger = logging.getLogger(__name__)
 
 MODES = ("corenet", "pos", "compound")
 LABELER_FACTS = ("label_mode", "label_sense", "proper_nouns", "tagger")  # what a card tells of a labeler
@@ -42,13 +47,15 @@ class CaptionLabeler:
         words that captions rarely use as nouns out (`noun_of`). "pos": words tagged as nouns (equation 1), lemmatised.
         "corenet": what the reference code returns; it tags but never filters, keeps a word only if it is the first
         lemma of its first sense, keeps duplicates, and makes a string of anything (None is "none", which WordNet knows).
-    sense: "first", WordNet's first sense of a word, as the paper has it, or "visual", the likeliest that a photograph can show
-        ("table" is furniture; see `sense_of`). None: "visual" for compound, "first" for the others.
+    sense: "first", WordNet's first sense of a word, as the paper has it; "visual", the likeliest that a photograph can show
+        ("table" is furniture; see `sense_of`); for compound also "context", the likeliest beside the words around it ("a mouse
+        beside a keyboard" is no animal; see `Company`). None: "visual" for compound, "first" for the others.
     proper_nouns: whether names count: what WordNet has as an instance ("Paris") or writes with capitals ("Christmas"), for
         "pos" also what is tagged NNP or NNPS. corenet has neither option.
     tagger: for mode "pos": "perceptron", "spacy" or "nltk".
     language: "en", or for mode "compound" another of `LANGUAGES`, whose words are those of the Open Multilingual WordNet and
-        whose synsets the same ("de": "Ein Hund am Strand" is n02084071 and n09217230).
+        whose synsets the same ("de": "Ein Hund am Strand" is n02084071 and n09217230). "auto": each caption by the labeler of
+        its language, as `detect_languages` tells it; one in a language without lemmas here has no labels.
 
     A caption that is None, NaN or empty has no labels, bytes are UTF-8, and a list is the union of its members (but see
     corenet). Sentences, tokens and lemmas of corenet and pos are those of NLTK 3.8.1, the reference's, whichever is installed.
@@ -63,17 +70,25 @@ class CaptionLabeler:
         sense = sense or SENSE_OF_MODE[mode]
         if sense not in SENSES:
             raise ValueError(f"sense={sense!r} is unknown: choose one of {', '.join(SENSES)}")
+        if sense == "context" and mode != "compound":
+            raise ValueError(f"sense='context' is for mode='compound' alone, not {mode!r}")
         if mode == "corenet" and (sense != "first" or not proper_nouns):
             raise ValueError("mode='corenet' is what the reference does: it takes neither sense nor proper_nouns")
-        if language != "en" and (mode != "compound" or sense != "visual"):
+        if language != "en" and (
+            mode != "compound" or sense not in (("visual", "context") if language == "auto" else ("visual",))
+        ):
             raise ValueError(f"language={language!r} is read by mode='compound' with sense='visual' alone: leave both out")
         self.mode, self.sense, self.proper_nouns, self.language = mode, sense, bool(proper_nouns), language
-        self._language = None if language == "en" else Language(language, self.proper_nouns)
+        self._language = Language(language, self.proper_nouns) if language not in ("en", "auto") else None
+        self._readers = _readers_of(sense, self.proper_nouns) if language == "auto" else {}
         self.tagger = tagger if mode == "pos" else None
         self._tag = load_tagger(tagger) if mode == "pos" else None
         self._cased = mode == "pos" or bool(self._language and self._language.cased)
         self._tags = NOUN_TAGS if self.proper_nouns else NOUN_TAGS - {"NNP", "NNPS"}
-        self._trie = compound_trie(sense, self.proper_nouns) if mode == "compound" else None
+        self._company = _company_of(self.proper_nouns) if sense == "context" else None
+        self._word_sense = "visual" if self._company else sense  # of a word alone
+        undecided = self._company and self._company.undecided
+        self._trie = compound_trie(self._word_sense, self.proper_nouns, undecided) if mode == "compound" else None
         self._trie = self._language.trie if self._language else self._trie
         split = {"corenet": self._nouns_of_piece, "pos": piece_tokens, "compound": _words_of_piece}[mode]
         self._words_of = lru_cache(REMEMBERED)(split)
@@ -83,7 +98,7 @@ class CaptionLabeler:
     def name(self) -> str:
         """Mode and options in one word, for file names, legends and provenance: 'compound', 'pos-spacy', 'compound-de'."""
         parts = [self.mode, self.tagger, self.sense if self.sense != SENSE_OF_MODE[self.mode] else None]
-        parts.append(self.language if self._language else None)
+        parts.append(self.language if self.language != "en" else None)
         return "-".join(p for p in (*parts, None if self.proper_nouns else "common") if p)
 
     @property
@@ -91,9 +106,13 @@ class CaptionLabeler:
         """What makes this labeler again, as artefacts store it: JSON values under the names of the notebooks' parameters; of
         another language than English also this, and where its lemmas are from."""
         known = dict(zip(LABELER_FACTS, (self.mode, self.sense, self.proper_nouns, self.tagger), strict=True))
-        return known | (
-            dict(zip(LANGUAGE_FACTS, (self.language, self._language.source), strict=True)) if self._language else {}
+        if self.language == "en":
+            return known
+        readers = {code: reader for code, reader in self._readers.items() if code != "en"}
+        lemmas = (
+            self._language.source if self._language else "; ".join(f"{c}: {r._language.source}" for c, r in readers.items())
         )
+        return known | dict(zip(LANGUAGE_FACTS, (self.language, lemmas), strict=True))
 
     @classmethod
     def from_card(cls, card: Mapping) -> CaptionLabeler:
@@ -153,18 +172,31 @@ class CaptionLabeler:
             # Where captions are long, fewer: memory stays flat, and positions fit 32 bits.
             rows = max(len(column) * BATCH_BYTES // max(column.nbytes, BATCH_BYTES), 1)
             for first in range(0, max(len(column), 1), rows):
-                texts = clean_column(column.slice(first, rows), lower=not self._cased)
-                yield self._find(self._language.prepared(texts) if self._language else texts)
+                yield (self._find_by_language if self._readers else self._find)(column.slice(first, rows))
+
+    def _find_by_language(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray, Iterable[str]]:
+        """What `_find` gives, each text read by its language's labeler."""
+        codes = detect_languages(texts)
+        rows = [np.flatnonzero(codes == code) for code in self._readers]
+        unread = np.flatnonzero(~np.isin(codes, [*self._readers]))
+        found = [r._find(texts.take(pa.array(own))) for r, own in zip(self._readers.values(), rows, strict=True) if len(own)]
+        numbers, lengths, named = zip(*((n, lengths_of(e), names) for n, e, names in found), strict=True) if found else [()] * 3
+        order = np.argsort(np.concatenate([*rows, unread]))
+        at, ends = take_rows(np.cumsum(np.concatenate([*lengths, np.zeros(len(unread), dtype=np.int64)])), order)
+        return np.concatenate([np.zeros(0, np.int32), *numbers])[at], ends, _taken(chain.from_iterable(named), at)
 
     def _find(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray, Iterable[str]]:
-        """Synsets of N clean texts: WNID numbers, int32, in order of mention; where each text's end among them, int64 [N]; and
-        what the text calls each of them."""
-        distinct, facts, words, ends = self._split(texts)
+        """Synsets of N texts: WNID numbers, int32, in order of mention; where each text's end among them, int64 [N]; and what
+        the text calls each of them."""
+        texts = clean_column(texts, lower=not self._cased)
+        distinct, facts, words, ends = self._split(self._language.prepared(texts) if self._language else texts)
         numbers, length = facts[words, 0], np.ones(len(words), dtype=np.int64)
         if self._trie:
             starts, lengths, compounds = self._trie.longest(facts[words, 1])
             numbers[spans(starts, lengths)[0]] = 0
             numbers[starts], length[starts] = compounds, lengths
+        if self._company:
+            self._decide(numbers, length, facts[words], ends)
         kept = numbers > 0
         if self._tag:
             kept = has_tag(self._tag, distinct, words, ends, self._tags, kept)
@@ -174,9 +206,15 @@ class CaptionLabeler:
         named = (name.replace(".", "") for name in named) if self._trie else named  # "u.s."
         return numbers[at], ends_of_kept(ends, kept), named
 
+    def _decide(self, numbers: np.ndarray, length: np.ndarray, facts: np.ndarray, ends: np.ndarray) -> None:
+        """Choose senses in place, by what stands beside words: facts is what `_facts_of_word` gives for each, int32 [P, 4]."""
+        numbers[(length == 1) & verbs_in_place(facts[:, 3], ends)] = 0
+        at = np.flatnonzero(numbers >= UNDECIDED)
+        numbers[at] = self._company.choose(numbers[at], at, facts[:, 2], ends)
+
     def _split(self, texts: pa.Array) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-        """Words of N texts: those of distinct pieces; what `_facts_of_word` gives for these, int32 [D, 2]; an index into them
-        for each word, int64; where each text's end, int64 [N]."""
+        """Words of N texts: those of distinct pieces; what `_facts_of_word` gives for these, int32 [D, 2 or 4]; an index into
+        them for each word, int64; where each text's end, int64 [N]."""
         pieces, ids, ends = cut(texts)
         split = [*map(self._words_of, pieces)]
         unclear = np.array([words is None for words in split], dtype=bool)[ids]
@@ -193,7 +231,8 @@ class CaptionLabeler:
         if self._tag:  # which asks more of each
             codes, known = pd.factorize(np.array(known, dtype=object))
             words = codes[words]
-        facts = np.fromiter(chain.from_iterable(map(self._facts_of, known)), np.int32, 2 * len(known)).reshape(-1, 2)
+        width = 4 if self._company else 2
+        facts = np.fromiter(chain.from_iterable(map(self._facts_of, known)), np.int32, width * len(known)).reshape(-1, width)
         return known, facts, words, np.append(0, piece_ends)[ends]
 
     def _nouns_of_piece(self, piece: str) -> tuple[str, ...] | None:
@@ -201,15 +240,21 @@ class CaptionLabeler:
         words = piece_tokens(piece, cased=False)
         return words and tuple(word for word in words if self._facts_of(word)[0])
 
-    def _facts_of_word(self, word: str) -> tuple[int, int]:
-        """The WNID number of a noun's meaning, 0 (which no synset has) of others; its number in the trie, 0 without."""
+    def _facts_of_word(self, word: str) -> tuple[int, ...]:
+        """The WNID number of a noun's meaning, 0 (which no synset has) of others; its number in the trie, 0 without. For sense
+        "context" also what `Company.facts_of` says of it, and a noun of several senses is undecided."""
         if self._language:
             return self._language.facts_of_word(word)
         if self.mode == "corenet":
             return number_of(first_lemma_of_first_sense(word)), 0
         if self.mode == "pos":
             return number_of(sense_of(load_nouns().lemmatize(word.lower()), self.sense, self.proper_nouns)), 0
-        return number_of(noun_of(word, self.sense, self.proper_nouns)), self._trie.word_id.get(word.replace(".", ""), 0)
+        number = number_of(noun_of(word, self._word_sense, self.proper_nouns))
+        in_compounds = self._trie.word_id.get(word.replace(".", ""), 0)
+        if not self._company:
+            return number, in_compounds
+        undecided = number and self._company.undecided(lemma_of(word.removesuffix("'s")) or lemma_of(word))
+        return undecided or number, in_compounds, *self._company.facts_of(word)
 
 
 def _words_of_piece(piece: str) -> tuple[str, ...]:
@@ -249,7 +294,33 @@ def name_to_wnids(name: str) -> list[str]:
     return _labeler_of("compound", None, True, None).label([text])[0] if row is None else [load_nouns().wnids[row]]
 
 
-@lru_cache(maxsize=8)
+def _taken(names: Iterable[str], at: np.ndarray) -> Iterable[str]:
+    """names[i] for each i of at, made when they are asked for."""
+    names = [*names]
+    yield from (names[i] for i in at)
+
+
+def _readers_of(sense: str, proper_nouns: bool) -> dict[str, CaptionLabeler]:
+    """A labeler for English and for each language that has lemmas here. Raises FileNotFoundError if none has."""
+    readers, lacking = {"en": _labeler_of("compound", sense, proper_nouns, None)}, {}
+    for code in LANGUAGES:
+        try:
+            readers[code] = _labeler_of("compound", None, proper_nouns, None, code)
+        except FileNotFoundError as error:
+            lacking[code] = error
+    if len(lacking) == len(LANGUAGES):
+        raise lacking["de"]
+    if lacking:
+        logger.warning("captions in %s will have no labels: %s", ", ".join(lacking), next(iter(lacking.values())))
+    return readers
+
+
+@lru_cache(maxsize=2)
+def _company_of(proper_nouns: bool) -> Company:
+    return Company(proper_nouns)
+
+
+@lru_cache(maxsize=16)
 def _labeler_of(mode: str, sense: str | None, proper_nouns: bool, tagger: str | None, language: str = "en") -> CaptionLabeler:
     """One labeler for each set of options in this process: what it has looked up serves all who ask."""
     return CaptionLabeler(mode, sense=sense, proper_nouns=proper_nouns, tagger=tagger or "perceptron", language=language)

@@ -15,7 +15,7 @@ import numpy as np
 
 from .wordnet import PLURAL_RULES, load_nouns
 
-SENSES = ("first", "visual")
+SENSES = ("first", "visual", "context")
 _HASH_BITS = 22  # of a hash of two words: 4 MB for each trie
 NO_SYNSET = -1  # the number of a compound that is no noun
 
@@ -80,18 +80,19 @@ def sense_of(lemma: str, sense: str = "first", proper_nouns: bool = True) -> int
     if sense == "visual" and lemma in SENSE_IN_CAPTIONS:
         return senses[SENSE_IN_CAPTIONS[lemma] - 1]
     if sense == "visual" and len(senses) > 1:
-        senses = sorted(senses, key=_visible_uses(lemma).__getitem__, reverse=True)  # stable: of equals, WordNet's order
-    return next((row for row in senses if proper_nouns or not _is_name(lemma, row)), None)
+        senses = sorted(senses, key=visible_uses(lemma).__getitem__, reverse=True)  # stable: of equals, WordNet's order
+    return next((row for row in senses if proper_nouns or not is_name(lemma, row)), None)
 
 
-def _is_name(lemma: str, row: int) -> bool:
+def is_name(lemma: str, row: int) -> bool:
+    """Whether a lemma (lower case) is a name in this sense: WordNet's instances, and what it writes with capitals."""
     nouns = load_nouns()
     written = next((form for form in nouns.lemmas[row] if form.lower() == lemma), lemma)
     capitals = all(word[:1].isupper() for word in written.replace("-", "_").split("_"))
     return bool(nouns.named[row]) or (capitals and not written.isupper())
 
 
-def _visible_uses(lemma: str) -> dict[int, float]:
+def visible_uses(lemma: str) -> dict[int, float]:
     """How often sense-tagged text uses each sense of a lemma, times how much more often captions mean its field."""
     nouns = load_nouns()
     senses = nouns.senses[lemma]
@@ -194,7 +195,7 @@ def _likeliest_noun(lemmas: Sequence[str]) -> str:
     a colloid; "lenses" of lens, not of lense. The first of equals, empty if there are no lemmas."""
 
     def weight(lemma: str) -> float:
-        return sum(uses for row, uses in _visible_uses(lemma).items() if not _is_name(lemma, row))
+        return sum(uses for row, uses in visible_uses(lemma).items() if not is_name(lemma, row))
 
     return max(lemmas, key=weight, default="")
 
@@ -208,12 +209,13 @@ def number_of(row: int | None) -> int:
 
 
 @lru_cache(maxsize=4)
-def compound_trie(sense: str, proper_nouns: bool) -> CompoundTrie:
-    """All compounds that name things, with their synsets."""
+def compound_trie(sense: str, proper_nouns: bool, undecided: Callable[[str], int] | None = None) -> CompoundTrie:
+    """All compounds that name things, with their synsets; or with what undecided gives for a lemma, if that is not 0."""
 
     def number(lemma: str) -> int:
-        row = sense_of(_singular_instead(lemma) or lemma, sense, proper_nouns)
-        return number_of(row) if _is_name_of_a_thing(words_of(lemma)) else 0
+        noun = _singular_instead(lemma) or lemma
+        found = number_of(sense_of(noun, sense, proper_nouns)) if _is_name_of_a_thing(words_of(lemma)) else 0
+        return (found and undecided and undecided(noun)) or found
 
     return CompoundTrie(compound_numbers(number))
 

@@ -64,11 +64,12 @@ def marked_caption(caption: str, mentions: Sequence[tuple[str, str]], colour: st
     parts, end = [], 0
     for word, wnid in mentions:
         pattern = r"[\W_]+".join(re.escape(part) for part in word.split(" "))
-        found = re.compile(rf"(?<![^\W_]){pattern}(?![^\W_])").search(text, end) or re.compile(pattern).search(text, end)
+        whole = re.compile(rf"(?<![^\W_]){pattern}(?![^\W_])", re.IGNORECASE)
+        found = whole.search(text, end) or re.compile(pattern, re.IGNORECASE).search(text, end)
         if found is None:  # the tokeniser wrote the word otherwise (quotes, contractions)
             continue
         name = nouns.name(wnid)
-        other = "" if name.lower() == word else f'<small style="color:#555"> {escape(name)}</small>'
+        other = "" if name.lower() == word.lower() else f'<small style="color:#555"> {escape(name)}</small>'
         look = f"background:{colour}40;border-bottom:2px solid {colour};padding:0 2px"
         mark = f'<mark title="{wnid} {escape(nouns.gloss(wnid))}" style="{look}">{escape(found.group())}{other}</mark>'
         parts += [escape(text[end : found.start()]), mark]
@@ -76,20 +77,27 @@ def marked_caption(caption: str, mentions: Sequence[tuple[str, str]], colour: st
     return "".join(parts) + escape(text[end:])
 
 
-def caption_explorer(labeler: CaptionLabeler, captions: Sequence[str], colour: str = COLOURS["blue"]) -> Explorer:
-    """Type a caption, see its synsets: name, WNID, gloss. captions: the first stands in the box, all are fixed examples."""
+def caption_explorer(
+    labelers: Mapping[str, CaptionLabeler], examples: Sequence[tuple[str, str]], colour: str = COLOURS["blue"]
+) -> Explorer:
+    """Type a caption, pick who reads it, see its synsets: name, WNID, gloss.
+
+    labelers: by what the picker calls them. examples: captions, each with one of these; the first stands in the box.
+    """
     nouns = load_nouns()
 
-    def draw(caption: str) -> str:
-        (mentions,) = labeler.mentions([caption])
+    def draw(caption: str, reader: str) -> str:
+        (mentions,) = labelers[reader].mentions([caption])
         marked = f'<p style="font-size:115%">{marked_caption(caption, mentions, colour) or "(nothing)"}</p>'
+        marked += f'<p style="color:#555">{escape(reader)}</p>' if len(labelers) > 1 else ""
         if not mentions:
             return marked + "<p>No noun of WordNet: this caption has no label.</p>"
         rows = [(word, nouns.name(w), w, nouns.gloss(w)) for word, w in dict.fromkeys(mentions)]
         return marked + styled_table(pd.DataFrame(rows, columns=["mention", "synset", "WNID", "meaning"])).to_html()
 
-    box = widgets.Text(captions[0], description="caption", layout={"width": "90%"})
-    return Explorer(draw, [box], [(caption,) for caption in captions])
+    caption, reader = examples[0]
+    box = widgets.Text(caption, description="caption", layout={"width": "90%"})
+    return Explorer(draw, [box, widgets.Dropdown(options=[*labelers], value=reader, description="reader")], examples)
 
 
 # ---- label matches with captions and images

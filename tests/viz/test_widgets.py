@@ -41,21 +41,34 @@ def test_captions_cannot_inject_html():
 
 
 def test_a_typed_caption_shows_its_synsets():
-    explorer = widgets.caption_explorer(CaptionLabeler(), ["a dog"])
-    box, out = explorer.children
+    explorer = widgets.caption_explorer({"compound": CaptionLabeler()}, [("a dog", "compound")])
+    box, _, out = explorer.children
     box.value = "an apple"
     assert "n07739125" in out.value
 
 
+def test_another_reader_reads_the_same_caption():
+    readers = {"visual": CaptionLabeler(), "context": CaptionLabeler(sense="context")}
+    _, picker, out = (explorer := widgets.caption_explorer(readers, [("a mouse beside a keyboard", "visual")])).children
+    assert "n02330245" in out.value and "rodent" in out.value
+    picker.value = "context"
+    assert "n03793489" in out.value and len(explorer.examples) == 1
+
+
+def test_a_mention_is_marked_however_it_is_written():
+    assert "<mark" in widgets.marked_caption("Ein Hund am Strand", [("Hund", "n02084071")])
+
+
 def test_headless_an_explorer_is_its_fixed_examples(monkeypatch):
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    html = still(widgets.caption_explorer(CaptionLabeler(), ["a dog", "an apple"]))
+    examples = [("a dog", "compound"), ("an apple", "compound")]
+    html = still(widgets.caption_explorer({"compound": CaptionLabeler()}, examples))
     assert "n02084071" in html and "n07739125" in html
 
 
 def test_in_jupyterlab_an_explorer_is_a_widget(monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "x.ipynb")
-    explorer = widgets.caption_explorer(CaptionLabeler(), ["a dog"])
+    explorer = widgets.caption_explorer({"compound": CaptionLabeler()}, [("a dog", "compound")])
     assert "application/vnd.jupyter.widget-view+json" in explorer._repr_mimebundle_()
 
 
