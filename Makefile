@@ -26,7 +26,7 @@ endif
 help:
 	@echo 'make run      execute the notebooks of the demo, two cores will do; RUN=name PARAMS=file.yaml for another run'
 	@echo '              ONLY="01 02 03" chooses notebooks; those that lack images of your own say what they want'
-	@echo '              ONLY=08 measures speed, 09 compares with CLIP, 14 checks published weights: only when they are asked for'
+	@echo '              ONLY=08 measures speed, 09 compares with CLIP, 13 tries other languages, 14 checks published weights: when asked for'
 	@echo 'make test     style, tests, and every notebook in its smallest form'
 	@echo 'make lab      the notebooks in JupyterLab'
 	@echo 'make publish  copy a run'"'"'s pages to outputs/published/, without artwork that is not ours (RUN=name)'
@@ -94,6 +94,7 @@ $(eval $(call notebook,09_catlip_vs_clip,catlip_vs_clip.parquet,,shards probe_tr
 $(eval $(call notebook,10_multi_label,multi_label.parquet,pretrain/model.safetensors,multi_label_train multi_label_tests,))
 $(eval $(call notebook,11_segmentation,segmentation.parquet,pretrain/model.safetensors,segmentation_train segmentation_test,))
 $(eval $(call notebook,12_detection,detection.parquet,pretrain/model.safetensors,detection_train detection_test,))
+$(eval $(call notebook,13_open_questions,open_questions.parquet,,probe_train tests,asked))
 $(eval $(call notebook,14_published_weights,published_weights.parquet,,,asked))
 
 .PRECIOUS: $(RENDERED) $(ARTEFACTS)

@@ -46,6 +46,7 @@ SMALL = {  # every list filled, and as little work as there can be
         "segmentation_starts": ["pre-trained"], "segmentation_protocols": ["squash"],
     },
     "12_detection": {"detection_image_size": 64, "detection_batch_size": 8, "detection_arms": ["pre-trained"]},
+    "13_open_questions": {"languages": ["en"], "senses": ["first"], "image_size": 16, "batch_size": 8, "epochs": 0.25, "threshold": 1},
 }  # fmt: skip
 LESS = {  # of what stands in cells: by chapter, text and what takes its place
     "06_transfer_init": {"head_epochs = 30": "head_epochs = 1", "least_steps = 100": "least_steps = 1"},
@@ -82,6 +83,10 @@ TOLD = {  # by chapter and list: what it says without it
         "detection_arms": "`detection_arms` is .*: name one or more of pre-trained, untrained",
         "detection_seeds": "`detection_seeds` is .*: name one or more",
     },
+    "13_open_questions": {
+        "languages": "compared with en, whole captions", "senses": "compared with en", "tests": NO_IMAGES,
+        "seeds": "seeds=.* trains nothing",
+    },
 }  # fmt: skip
 
 
@@ -114,6 +119,7 @@ def data(tmp_path_factory, make_png):
         write_composites(folder / "composites", split, {n: [make_png(c, (72, 72))] for n, c in COLOURS.items()}, count)
     train, test = (str(folder / "shards" / split) for split in ("train", "test"))
     images = {"shards": train, "labelled": [train], "tests": [test], "probe_train": train, "probe_tests": [test]}
+    images["language_shards"] = train
     images |= {f"multi_label_{name}": [str(found[split])] for name, split in (("train", "train"), ("tests", "test"))}
     for split in ("train", "test"):
         images[f"segmentation_{split}"] = str(folder / "composites" / "images" / split)

@@ -296,7 +296,7 @@ def _votes_on(lemma: str, counts: _Counts, words: Sequence[str]) -> np.ndarray:
 
 def count_company(captions: Sequence[str], mentions: Sequence[Sequence[tuple[str, str]]]) -> pd.DataFrame:
     """In how many captions each noun stands with each of the most frequent context words: columns lemma, word, captions; in
-    order of lemma and word. mentions: what `CaptionLabeler().mentions(captions)` gives. This is how `company.parquet` was made."""
+    order of lemma and word. mentions: as `CaptionLabeler().mentions(captions)` gives them. `company.parquet` was made so."""
     pairs, seen = Counter(), Counter()
     for caption, found in zip(captions, mentions, strict=True):
         words = {context_of(word) for word in _WORD.findall(clean_caption(caption))} - {""}

