@@ -46,7 +46,9 @@ SMALL = {  # every list filled, and as little work as there can be
         "segmentation_starts": ["pre-trained"], "segmentation_protocols": ["squash"],
     },
     "12_detection": {"detection_image_size": 64, "detection_batch_size": 8, "detection_arms": ["pre-trained"]},
-    "13_open_questions": {"languages": ["en"], "senses": ["first"], "image_size": 16, "batch_size": 8, "epochs": 0.25, "threshold": 1},
+    "13_open_questions": {
+        "languages": ["en"], "senses": ["first"], "image_size": 16, "batch_size": 8, "epochs": 0.25, "threshold": 1,
+    },
 }  # fmt: skip
 LESS = {  # of what stands in cells: by chapter, text and what takes its place
     "06_transfer_init": {"head_epochs = 30": "head_epochs = 1", "least_steps = 100": "least_steps = 1"},

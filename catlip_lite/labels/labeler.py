@@ -91,6 +91,7 @@ class CaptionLabeler:
         self._trie = compound_trie(self._word_sense, self.proper_nouns, undecided) if mode == "compound" else None
         self._trie = self._language.trie if self._language else self._trie
         split = {"corenet": self._nouns_of_piece, "pos": piece_tokens, "compound": _words_of_piece}[mode]
+        split = self._parts_of_piece if self._language else split
         self._words_of = lru_cache(REMEMBERED)(split)
         self._facts_of = lru_cache(REMEMBERED)(self._facts_of_word)
 
@@ -239,6 +240,10 @@ class CaptionLabeler:
         """The words of a piece that have a synset: mode corenet does not ask what stands beside them."""
         words = piece_tokens(piece, cased=False)
         return words and tuple(word for word in words if self._facts_of(word)[0])
+
+    def _parts_of_piece(self, piece: str) -> tuple[str, ...]:
+        """The words of a piece in another language, its compounds in parts."""
+        return tuple(chain.from_iterable(map(self._language.parts, _words_of_piece(piece))))
 
     def _facts_of_word(self, word: str) -> tuple[int, ...]:
         """The WNID number of a noun's meaning, 0 (which no synset has) of others; its number in the trie, 0 without. For sense

@@ -14,13 +14,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .senses import NEVER_TAGGED, CompoundTrie, in_captions, sense_of
+from .senses import NEVER_TAGGED, CompoundTrie, compound_forms, in_captions, lemma_of, sense_of
 from .wordnet import load_nouns
 
 # ISO 639-1 code -> the code of OMW's files. Japanese and Chinese write no spaces.
@@ -71,8 +72,28 @@ def load_lexicon(language: str) -> Lexicon:
             f"there are no lemmas of language={language!r}: run `python -m nltk.downloader {' '.join(CORPORA)}`, or "
             f"name a folder with OMW's wn-*-{LANGUAGES[language]}.tab in the environment variable {FOLDER}"
         )
-    kept = {lemma: tuple(found) for lemma, found in rows.items()}
-    return Lexicon(kept, frozenset(verbs), f"{', '.join(names)} ({digest.hexdigest()[:16]})")
+    kept = {lemma: (row,) for lemma, row in emoji_names(language)} | {lemma: tuple(found) for lemma, found in rows.items()}
+    source = f"{', '.join(names)} ({digest.hexdigest()[:16]}), names of emoji {metadata.version('emoji')}"
+    return Lexicon(kept, frozenset(verbs), source)
+
+
+def emoji_names(language: str) -> list[tuple[str, int]]:
+    """Names of emoji in a language that has some, and the row of the synset that the English name has: what these files lack is
+    often a thing of every day, "watermelon" in Chinese."""
+    import emoji
+
+    if language not in emoji.LANGUAGES:
+        return []
+    emoji.config.load_language(language)
+    found = []
+    for character, facts in emoji.EMOJI_DATA.items():
+        name, words = facts.get(language, ""), tuple(facts["en"].strip(":").lower().replace("-", "_").split("_"))
+        name = name.split("_", 1)[-1] if "🇦" <= character[0] <= "🇿" else name  # "flagge afghanistan"
+        lemma = compound_forms().get(words) if len(words) > 1 else lemma_of(words[0])
+        row = sense_of(lemma, "visual") if lemma else None
+        if name and row is not None and facts["status"] == emoji.STATUS["fully_qualified"]:
+            found.append((name.strip(":").replace("_", " ").lower(), row))
+    return found
 
 
 def _lemmas_of(name: str, text: str) -> list[tuple[str, str]]:
@@ -135,6 +156,10 @@ class Language:
             return texts
         return pc.if_else(pc.or_(pc.utf8_is_lower(texts), pc.utf8_is_upper(texts)), pc.utf8_title(texts), texts)
 
+    def parts(self, word: str) -> tuple[str, ...]:
+        """What a word is read as: itself, or the parts of a compound that is no noun of OMW."""
+        return self.words.parts(word, self.numbers)
+
     def facts_of_word(self, word: str) -> tuple[int, int]:
         """The WNID number of the noun that a word is a form of, 0 without; its number in the trie, 0 without."""
         if not word:  # the end of a phrase
@@ -193,33 +218,36 @@ class _Inflected:
         return self._lemmatize(word)
 
     def noun(self, word: str, nouns: dict[str, int]) -> str:
-        """The noun that a word is a form of; of a German compound that is none, its head. Empty if there is none."""
+        """The noun that a word is a form of; empty if there is none."""
         small = word.lower()
         if len(word) < 2 or not word.isalpha() or small in self._function_words or (self.code == "de" and word[0].islower()):
             return ""
         forms = dict.fromkeys((small, self._lemmatize(word), self._lemmatize(small)))
         found = next((form for form in forms if form in nouns), "")
-        if found and self.code != "de" and self._is_a_verbs(forms):
-            return ""
-        return found or (self._head(small, nouns) if self.code == "de" else "")
+        return "" if found and self.code != "de" and self._is_a_verbs(forms) else found
 
     def _is_a_verbs(self, forms: Iterable[str]) -> bool:
         """Whether forms of a word are a verb's: one of them is its infinitive."""
         return any(form in self._lexicon.verbs and form.endswith(INFINITIVES[self.code]) for form in forms)
 
-    def _head(self, word: str, nouns: dict[str, int]) -> str:
-        """The longest end of a word that is a noun, if what is before it is one, too, but for a joint."""
+    def parts(self, word: str, nouns: dict[str, int]) -> tuple[str, ...]:
+        """The word; of a German compound that is no noun here its two parts, the second the longest end that is a noun."""
+        if self.code != "de" or len(word) < 6 or not word[:1].isupper() or self.noun(word, nouns):
+            return (word,)
+        small = word.lower()
         for start in range(3, len(word) - 2):
-            end = word[start:]
-            head = next((form for form in (end, self._lemmatize(end.capitalize())) if form in nouns), None)
-            if head and any(self._is_part(word[:start], joint, nouns) for joint in JOINTS):
-                return head
-        return ""
+            head, before = small[start:].capitalize(), small[:start]
+            part = self.noun(head, nouns) and next(filter(None, (self._part(before, joint, nouns) for joint in JOINTS)), "")
+            if part:
+                return part.capitalize(), head
+        return (word,)
 
-    def _is_part(self, before: str, joint: str, nouns: dict[str, int]) -> bool:
-        part = before.removesuffix(joint)
-        forms = (part, part + "e", self._lemmatize(part))
-        return before.endswith(joint) and len(part) > 2 and any(form in nouns for form in forms)
+    def _part(self, before: str, joint: str, nouns: dict[str, int]) -> str:
+        """The noun that stands before a joint; empty if there is none."""
+        stem = before.removesuffix(joint)
+        if not before.endswith(joint) or len(stem) < 3:
+            return ""
+        return next((form for form in (stem, stem + "e", self._lemmatize(stem)) if form in nouns), "")
 
 
 class _Segmented:
@@ -251,6 +279,10 @@ class _Segmented:
     def normal(self, word: str) -> str:
         """The form under which a word stands in a compound: there is only one."""
         return word
+
+    def parts(self, word: str, nouns: dict[str, int]) -> tuple[str, ...]:
+        """The word: it was cut before."""
+        return (word,)
 
     def noun(self, word: str, nouns: dict[str, int]) -> str:
         """The word, or of a Chinese compound that is no noun of OMW its longest end that is one. Empty if there is none."""
