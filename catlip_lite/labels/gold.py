@@ -6,17 +6,18 @@ nouns that are also verbs, are over-represented on purpose.
 
 Two more: `gold_titles.tsv`, 200 titles of a fashion shop and alt texts of web pages, as noisy as these are, on which no labeler
 was chosen; and `gold_languages.tsv`, sixty captions each in German, Spanish, French, Japanese and Chinese, on all of which the
-rules of `languages` were.
+rules of `languages` were. And, for class names, `gold_class_names.tsv`: the 79 article types of such a shop.
 """
 
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from statistics import harmonic_mean
+from statistics import fmean, harmonic_mean
 
 from .label_sets import LabelSet
 from .labeler import CaptionLabeler
@@ -57,14 +58,43 @@ def read_gold(table: str = "gold_captions") -> tuple[GoldCaption, ...]:
 
     In the file, a thing is a sense as NLTK writes it ("table.n.02"), "|" between equally good ones.
     """
-    with open(Path(__file__).with_name("tables") / f"{table}.tsv", newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return tuple(
-            GoldCaption(
-                row["kind"], row["caption"], tuple(map(_wnids, row["synsets"].split())), i % 2 == 1, row.get("language", "en")
-            )
-            for i, row in enumerate(rows)
+    return tuple(
+        GoldCaption(
+            row["kind"], row["caption"], tuple(map(_wnids, row["synsets"].split())), i % 2 == 1, row.get("language", "en")
         )
+        for i, row in enumerate(_rows(table))
+    )
+
+
+def gold_names(title: str = "shop") -> dict[str, tuple[frozenset[str], ...]]:
+    """Class names, and for each thing that one names, the WNIDs a person could equally well give; none if WordNet has none.
+
+    title: "shop", or a known label set (see `LabelSet.load`), of which names that two classes have are left out.
+    """
+    if title == "shop":
+        return {row["name"]: tuple(map(_wnids, row["synsets"].split())) for row in _rows("gold_class_names")}
+    label_set = LabelSet.load(title)
+    names = [name.split(" (n")[0] for name in label_set.names]  # "crane (n02012849)" tells what it means
+    times = Counter(names)
+    return {
+        name: tuple(frozenset((wnid,)) for wnid in wnids)
+        for name, wnids in zip(names, label_set.wnids, strict=True)
+        if times[name] == 1
+    }
+
+
+def score_names(given: Sequence[Sequence[str]], gold: Sequence[tuple[frozenset[str], ...]]) -> tuple[float, float]:
+    """How well names are mapped: the share mapped as a person would, and the mean F1 over names, which gives partial credit.
+
+    given: WNIDs of each name. A person gives something where WordNet has it, all of it right, though perhaps of one part alone.
+    """
+    right, f1 = [], []
+    for wnids, things in zip(given, gold, strict=True):
+        correct = [wnid in frozenset().union(*things) for wnid in wnids]
+        found = [not thing.isdisjoint(wnids) for thing in things]
+        right.append(all(correct) and bool(wnids) == bool(things))
+        f1.append(harmonic_mean((fmean(correct), fmean(found))) if wnids and things else float(not wnids and not things))
+    return fmean(right), fmean(f1)
 
 
 def score_labeler(labeler: CaptionLabeler, gold: Sequence[GoldCaption]) -> Score:
@@ -86,6 +116,11 @@ def reachable_labels(labeler: CaptionLabeler, label_set: LabelSet) -> int:
     names = [lemma.replace("_", " ") for wnids in wanted for w in wnids for lemma in nouns.lemmas[nouns.row_of(w)]]
     given = {wnid for wnids in labeler.label(names) for wnid in wnids}
     return sum(not given.isdisjoint(wnids) for wnids in wanted)
+
+
+def _rows(table: str) -> list[dict[str, str]]:
+    with open(Path(__file__).with_name("tables") / f"{table}.tsv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 def _wnids(thing: str) -> frozenset[str]:

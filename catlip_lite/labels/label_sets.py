@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from .labeler import name_to_wnids
+from .class_names import meanings
 from .wordnet import load_nouns, packaged
 
 TIMM_TABLES = {  # a WNID a line
@@ -84,14 +84,13 @@ class LabelSet:
         title: str = "labels",
         allow_unknown: bool = True,
     ) -> LabelSet:
-        """Labels by name; `wnids` overrides what a name means, where it is not empty. Raises ValueError as `load` does."""
+        """Labels by name; `wnids` overrides what a name means (`meanings`), where it is not empty. Raises as `load` does."""
         if not names:
             raise ValueError(f"{title}: no labels: give one a line, a CSV column, class folders or a list")
         repeated = sorted(name for name, times in Counter(names).items() if times > 1)
         if repeated:
             raise ValueError(f"{title}: label(s) given twice: {listed(repeated)}: keep each once")
-        given = wnids or [()] * len(names)
-        found = tuple(tuple(w) or tuple(name_to_wnids(n)) for n, w in zip(names, given, strict=True))
+        found = tuple(meanings(names, [tuple(own) or None for own in wnids] if wnids else None))
         return _refuse_unknown(cls(title, tuple(names), found), allow_unknown)
 
 

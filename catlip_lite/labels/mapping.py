@@ -19,8 +19,8 @@ import numpy as np
 
 from ..artefacts import atomic_path
 from .borrowing import Borrowed
+from .class_names import INITIAL, WNID, meanings
 from .label_sets import LabelSet, listed, read_rows
-from .labeler import name_to_wnids
 from .vocabulary import Vocabulary
 from .wordnet import load_nouns
 
@@ -28,11 +28,6 @@ NAMED_SETS = ("imagenet-1k", "places365", "coco-80", "ade20k-150", "caltech-101"
 KNOWN_SHARE = 0.95  # of the classes must be in a set: data may have a class of their own, such as a background
 COVERED_SHARE = 0.5  # of the set must be among the classes: cat, dog and mouse are names of COCO's, but not COCO
 MAPPING_COLUMNS = ("label", "wnids", "meaning", "in_vocabulary", "borrows", "kind", "captions")
-
-_WNID = re.compile(r"(n\d{8})(?![0-9])")
-_NUMBER = re.compile(r"^\d+[._ -]+(?=\D)")  # "001.Black_footed_Albatross"
-_INITIAL = re.compile(r"^/[a-z]/")  # Places365 writes "/a/airplane_cabin"
-_INSIDE = re.compile(r"(?<=[a-z])(?=[A-Z])")  # "SeaLake"
 
 
 def map_classes(
@@ -44,9 +39,9 @@ def map_classes(
 
     label_set: a known set by name or address, as `LabelSet.load` takes it, or a LabelSet; it must have every class, by name
     (case, "_", "-", "/" and a leading "/a/" do not count) or by WNID. None: `recognise` finds the known set, if there is one;
-    what it lacks, and all names of other data, WordNet is asked for (`name_to_wnids`; WNIDs and the numbers before names as in
-    "001.Albatross" are understood). corrections: a CSV with columns label,wnids (several WNIDs with spaces between them, none
-    for a class that shall borrow nothing), which wins.
+    what it lacks, and all names of other data, WordNet is asked for, and of a name's senses the other classes decide
+    (`meanings`). corrections: a CSV with columns label,wnids (several WNIDs with spaces between them, none for a class that
+    shall borrow nothing), which wins.
 
     Raises FileNotFoundError, or ValueError with the names of classes given twice or missing in label_set, and of
     corrections that are given twice, are for no class or name no synset.
@@ -60,21 +55,14 @@ def map_classes(
     else:
         known = label_set if isinstance(label_set, LabelSet) else LabelSet.load(label_set)
     positions = class_positions(classes, known) if known is not None else np.full(len(classes), -1)
-    wnids, lacking = [], []
-    for name, at in zip(classes, positions, strict=True):
-        if name in corrected:
-            wnids.append(corrected[name])
-        elif at >= 0:
-            wnids.append(known.wnids[at])
-        else:
-            wnids.append(tuple(_wnids_of(name)))
-            lacking.append(name)
+    given = [corrected.get(name, known.wnids[at] if at >= 0 else None) for name, at in zip(classes, positions, strict=True)]
+    lacking = [name for name, wnids in zip(classes, given, strict=True) if wnids is None]
     if label_set is not None and lacking:
         raise ValueError(
             f"label set {known.title} has no class {listed(lacking)} ({len(lacking)} of {len(classes)}): say what they mean in "
             "corrections, a CSV with columns label,wnids, or leave label_set out"
         )
-    return LabelSet(known.title if known is not None else "labels", tuple(classes), tuple(wnids))
+    return LabelSet(known.title if known is not None else "labels", tuple(classes), tuple(meanings(classes, given)))
 
 
 def recognise(classes: Sequence[str]) -> LabelSet | None:
@@ -94,7 +82,7 @@ def class_positions(classes: Sequence[str], label_set: LabelSet) -> np.ndarray:
     exact, index = {name: i for i, name in enumerate(label_set.names)}, _index_of(label_set)
     positions = []
     for name in classes:
-        wnid = _WNID.match(name)
+        wnid = WNID.match(name)
         found = (exact.get(name), index.get(_plain(name)), index.get(wnid[1]) if wnid else None)
         positions.append(next((at for at in found if at is not None), -1))
     return np.array(positions, dtype=np.int64)
@@ -122,16 +110,7 @@ def _alone(pairs: Sequence[tuple[str, int]]) -> dict[str, int]:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_/-]+", " ", _INITIAL.sub("", name)).strip().lower()
-
-
-def _wnids_of(name: str) -> list[str]:
-    """What WordNet says of a class's name, however a folder writes it."""
-    wnid = _WNID.match(name)
-    if wnid and wnid[1] in load_nouns().row:
-        return [wnid[1]]
-    bare = _NUMBER.sub("", _INITIAL.sub("", name)).replace("/", " ")
-    return name_to_wnids(bare) or name_to_wnids(_INSIDE.sub(" ", bare))
+    return re.sub(r"[\s_/-]+", " ", INITIAL.sub("", name)).strip().lower()
 
 
 # --- a person's table -------------------------------------------------------------------------------------------------------

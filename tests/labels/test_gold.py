@@ -5,7 +5,17 @@ from collections import Counter
 import pytest
 
 from catlip_lite.labels import CaptionLabeler, LabelSet, load_nouns
-from catlip_lite.labels.gold import KINDS, TITLE_KINDS, GoldCaption, Score, reachable_labels, read_gold, score_labeler
+from catlip_lite.labels.gold import (
+    KINDS,
+    TITLE_KINDS,
+    GoldCaption,
+    Score,
+    gold_names,
+    reachable_labels,
+    read_gold,
+    score_labeler,
+    score_names,
+)
 
 TABLES = ("gold_captions", "gold_titles", "gold_languages")
 DOG, CAT, BANK, SHORE = "n02084071", "n02121620", "n08420278", "n09213565"
@@ -39,6 +49,28 @@ def test_no_gold_caption_is_there_twice():
 def test_every_gold_synset_is_in_wordnet():
     things = [thing for table in TABLES for entry in read_gold(table) for thing in entry.things]
     assert all(wnid in load_nouns().row for thing in things for wnid in thing)
+
+
+def test_a_shop_has_79_article_types_most_of_which_wordnet_has():
+    things = gold_names().values()
+    assert (len(things), sum(map(bool, things))) == (79, 72)
+    assert all(wnid in load_nouns().row for named in things for thing in named for wnid in thing)
+
+
+def test_names_that_two_classes_of_a_known_set_have_are_left_out():
+    assert len(gold_names("imagenet-1k")) == 996  # without two cranes and two maillots
+    assert gold_names("coco-80")["zebra"] == (frozenset({"n02391049"}),)
+
+
+def test_a_name_is_mapped_as_a_person_would_if_all_that_it_is_given_is_right():
+    both = (frozenset({DOG}), frozenset({CAT}))
+    given = [[DOG, CAT], [DOG], [DOG, BANK], [BANK], [], [], [DOG]]
+    gold = [both, both, both, both, both, (), ()]
+    f1 = [1, 2 / 3, 1 / 2, 0, 0, 1, 0]
+    assert [score_names([wnids], [things]) for wnids, things in zip(given, gold, strict=True)] == [
+        (right, pytest.approx(credit)) for right, credit in zip([1, 1, 0, 0, 0, 1, 0], f1, strict=True)
+    ]
+    assert score_names(given, gold) == (pytest.approx(3 / 7), pytest.approx(sum(f1) / 7))
 
 
 def test_precision_counts_given_synsets_and_recall_named_things():
