@@ -3,7 +3,8 @@
 Reads the names of a label set, gives each its WNIDs; `LabelSet` and `map_classes` ask here. "Boxers" are dogs among dogs and
 drawers among shirts. All senses of a name are candidates, weighed by how often text uses and captions show them, and each
 label counts for what lies above its candidates in WordNet. A sense is likelier by as much as the other labels lie below one of
-its ancestors more often than nouns do. One pass; alone, a name has the sense that a caption gives it.
+its ancestors more often than nouns do. One pass; alone, a name has the sense that a caption gives it. Where a vocabulary is
+given, its captions have the last word: a row learnt what they call so, whatever a person would.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from math import fsum
 from typing import NamedTuple
 
-from .labeler import CaptionLabeler
+from .labeler import CaptionLabeler, name_to_wnids
 from .senses import compound_forms, in_captions, lemma_of, sense_of
 from .tokenising import clean_caption
+from .vocabulary import Vocabulary
 from .wordnet import load_nouns
 
 # Chosen on the known label sets, a shop's article types and CIFAR-100; twice and half as much do about as well.
 UNTAGGED = 1  # uses added to each sense: the sense-tagged text lacks most of what labels name
 STRANGER = 4  # times less than a name's head the company knows a modifier that is no part of it
+LEAST_COMPANY = (
+    0.02  # of the other labels: fewer, such as twelve signs of the zodiac among 659, are company to each other alone
+)
 
 WNID = re.compile(r"(n\d{8})(?![0-9])")
 _NUMBER = re.compile(r"^\d+[._ -]+(?=\D)")  # "001.Black_footed_Albatross"
@@ -42,13 +47,16 @@ class Part(NamedTuple):
     sure: bool = True
 
 
-def meanings(names: Sequence[str], given: Sequence[Sequence[str] | None] | None = None) -> list[tuple[str, ...]]:
+def meanings(
+    names: Sequence[str], given: Sequence[Sequence[str] | None] | None = None, vocabulary: Vocabulary | None = None
+) -> list[tuple[str, ...]]:
     """Synsets of each class name of a set, in its order: WNIDs, none for what WordNet does not know.
 
     given: the WNIDs of names that are known already; they are company for the others, for which it has None. A name means its
     whole ("ice_cream") or its parts ("restaurant_kitchen"), but not those before its last that the company knows far less
     ("Sports Sandals"), on both sides of "and". WNIDs, numbers before names ("001.Albatross") and what lies behind a slash
-    ("stadium/baseball": a kind) are understood.
+    ("stadium/baseball": a kind) are understood. vocabulary: whose captions are asked, too: a name means what it means in them
+    (`name_to_wnids`) if they mention that more often than what the company says.
     """
     known = load_nouns().row
     given = given or [None] * len(names)
@@ -62,10 +70,21 @@ def meanings(names: Sequence[str], given: Sequence[Sequence[str] | None] | None 
             found[synset].append(part)
     number = {synset: fsum(parts) for synset, parts in found.items()}  # exact: the order of names does not matter
     others = max(sum(map(bool, labels)) - 1, 1)
-    return [
+    chosen = [
         tuple(own) if own is not None else _chosen(parts, {s: round(number[s] - share[s], 9) for s in share}, others)
         for own, parts, share in zip(given, labels, shares, strict=True)
     ]
+    if vocabulary is None:
+        return chosen
+    return [
+        said if own is not None else max(said, tuple(name_to_wnids(name)), key=partial(_captions_of, vocabulary))
+        for own, name, said in zip(given, names, chosen, strict=True)
+    ]
+
+
+def _captions_of(vocabulary: Vocabulary, wnids: Sequence[str]) -> int:
+    """How many captions mention the rarest of some synsets."""
+    return min((int(vocabulary.counts[vocabulary.index[wnid]]) if wnid in vocabulary else 0 for wnid in wnids), default=0)
 
 
 # --- the company ------------------------------------------------------------------------------------------------------------
@@ -107,7 +126,8 @@ def _fit(row: int, company: Mapping[int, float], others: int) -> float:
     One label less is counted: it may be there by chance.
     """
     nouns, sizes = len(load_nouns().wnids), _sizes()
-    return 1 + max(0, *((company[synset] - 1) / others * nouns / sizes[synset] for synset in _above(row)))
+    known = (synset for synset in _above(row) if company[synset] > LEAST_COMPANY * others)
+    return 1 + max(0, 0, *((company[synset] - 1) / others * nouns / sizes[synset] for synset in known))
 
 
 @cache

@@ -34,14 +34,15 @@ def map_classes(
     classes: Sequence[str],
     label_set: str | os.PathLike | LabelSet | None = None,
     corrections: str | os.PathLike | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> LabelSet:
     """What each class of a data set means: a label set with these names, in this order.
 
     label_set: a known set by name or address, as `LabelSet.load` takes it, or a LabelSet; it must have every class, by name
     (case, "_", "-", "/" and a leading "/a/" do not count) or by WNID. None: `recognise` finds the known set, if there is one;
-    what it lacks, and all names of other data, WordNet is asked for, and of a name's senses the other classes decide
-    (`meanings`). corrections: a CSV with columns label,wnids (several WNIDs with spaces between them, none for a class that
-    shall borrow nothing), which wins.
+    what it lacks, and all names of other data, WordNet is asked for, and of a name's senses the other classes decide and the
+    captions of a vocabulary, if it is given (`meanings`). corrections: a CSV with columns label,wnids (several WNIDs with
+    spaces between them, none for a class that shall borrow nothing), which wins.
 
     Raises FileNotFoundError, or ValueError with the names of classes given twice or missing in label_set, and of
     corrections that are given twice, are for no class or name no synset.
@@ -62,7 +63,7 @@ def map_classes(
             f"label set {known.title} has no class {listed(lacking)} ({len(lacking)} of {len(classes)}): say what they mean in "
             "corrections, a CSV with columns label,wnids, or leave label_set out"
         )
-    return LabelSet(known.title if known is not None else "labels", tuple(classes), tuple(meanings(classes, given)))
+    return LabelSet(known.title if known is not None else "labels", tuple(classes), tuple(meanings(classes, given, vocabulary)))
 
 
 def recognise(classes: Sequence[str]) -> LabelSet | None:

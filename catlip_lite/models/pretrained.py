@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ..artefacts import atomic_path, provenance
 from ..labels import LabelSet, Vocabulary
 from ..labels.borrowing import borrow as borrow_rows
+from ..labels.mapping import map_classes
 from .clip import CONTEXT, WARMEST, ClipModel, add_projection, text_tower
 from .heads import prior_logits, zero_shot_head
 from .image_model import ImageModel, Images, colour_statistics, is_single
@@ -174,7 +175,7 @@ class PretrainedModel(ImageModel):
         """
         if isinstance(names, str):
             raise ValueError(f"names={names!r} is one name: give a list of those to choose from, or tag the image")
-        label_set = names if isinstance(names, LabelSet) else LabelSet.from_names(list(names))
+        label_set = names if isinstance(names, LabelSet) else map_classes(list(names), vocabulary=self.vocabulary)
         borrowed = borrow_rows(label_set, self.vocabulary, borrow, min_similarity=min_similarity)
         lost = [name for name, found in zip(label_set.names, borrowed, strict=True) if found.kind == "none"]
         if lost:

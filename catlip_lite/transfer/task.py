@@ -154,17 +154,17 @@ def open_task(
     images, (first, test) = joined(list(parts.values()), list(parts)), next(iter(asked.items()))
     source = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])
     classes = _shared_classes(images, test, first)
-    meant = map_classes(classes, label_set, label_mapping)
+    vocabulary = getattr(model, "vocabulary", None)  # CLIP has none
+    meant = map_classes(classes, label_set, label_mapping, vocabulary)
     if meant.unknown and not allow_unknown:
         raise ValueError(
             f"WordNet has no noun for {len(meant.unknown)} of {len(meant)} labels ({some(meant.unknown, 8)}): say what they "
             "mean in a CSV with columns label,wnids (`label_mapping`), name the `label_set` they are of, or set allow_unknown "
             "to start them at random"
         )
-    if hasattr(model, "vocabulary"):
-        borrowed = borrow_rows(meant, model.vocabulary, borrow, min_similarity=borrow_similarity)
-    else:  # CLIP: there are no rows to borrow
-        borrowed = [NOTHING] * len(meant)
+    borrowed = [NOTHING] * len(meant)
+    if vocabulary is not None:
+        borrowed = borrow_rows(meant, vocabulary, borrow, min_similarity=borrow_similarity)
     place = np.arange(len(images))
     if not multi_label:
         place = place[np.isin(images.indices, [images.classes.index(name) for name in classes])]

@@ -22,6 +22,7 @@ from nbformat.v4 import new_output
 from PIL import Image
 
 from ..artefacts import atomic_path
+from ..cache import cache_folder
 from .parameters import notebook_paths
 from .run_folder import workbook_path, workbook_root
 
@@ -71,8 +72,8 @@ def publish(folder: Path) -> Path:
             if cell.cell_type == "code" and "artwork" in cell.metadata.get("tags", []):
                 cell.outputs = [new_output("display_data", {"text/markdown": ARTWORK_NOTE})]
     pages = {"index": front_page(folder.name, executed)} | {name: notebook_page(name, executed[name]) for name in executed}
-    here = f"{workbook_root()}/"  # says nothing elsewhere
-    write_pages(published, {name: html.replace(here, "") for name, html in pages.items()})
+    here = re.compile("|".join(re.escape(f"{place}/") for place in (workbook_root(), cache_folder())))  # nothing elsewhere
+    write_pages(published, {name: here.sub("", html) for name, html in pages.items()})
     for name, content in executed.items():
         if picture := key_picture(content):
             (published / f"{name}.png").write_bytes(picture)

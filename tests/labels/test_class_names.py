@@ -2,7 +2,7 @@
 
 import pytest
 
-from catlip_lite.labels import LabelSet, load_nouns, name_to_wnids
+from catlip_lite.labels import LabelSet, Vocabulary, load_nouns, name_to_wnids
 from catlip_lite.labels.class_names import meanings
 from catlip_lite.labels.gold import gold_names, score_names
 from catlip_lite.labels.mapping import NAMED_SETS, map_classes
@@ -136,3 +136,33 @@ def test_what_lies_behind_a_slash_is_a_kind():
 
 def test_compounds_may_be_written_without_a_space_and_pairs_as_one():
     assert in_company(["Tshirts", "binocular"], of=[]) == {"Tshirts": ["jersey"], "binocular": ["binoculars"]}
+
+
+# --- the captions of a vocabulary ---
+
+SHEEP, BOXER_DOG, BOXER_SHORTS = "n02411705", "n02108089", "n03234164"
+
+
+def vocabulary(**counts):
+    return Vocabulary.from_counts(counts, threshold=0)
+
+
+def test_what_captions_call_so_more_often_is_meant():
+    names = [*CLOTHES, "Boxers"]
+    assert meanings(names)[-1] == (BOXER_SHORTS,)
+    assert meanings(names, vocabulary=vocabulary(**{BOXER_DOG: 9, BOXER_SHORTS: 2}))[-1] == (BOXER_DOG,)
+    assert meanings(names, vocabulary=vocabulary(**{BOXER_DOG: 2, BOXER_SHORTS: 9}))[-1] == (BOXER_SHORTS,)
+    assert meanings(names, vocabulary=vocabulary(**{SHEEP: 9}))[-1] == (BOXER_SHORTS,)
+
+
+def test_what_a_person_gave_is_not_asked_again():
+    given = [None] * len(CLOTHES) + [[BOXER_SHORTS]]
+    found = meanings([*CLOTHES, "Boxers"], given, vocabulary(**{BOXER_DOG: 9}))
+    assert found[-1] == (BOXER_SHORTS,)
+
+
+def test_a_few_labels_are_no_company_for_hundreds_of_others():
+    zodiac = ["Taurus", "Gemini", "Virgo", "Libra", "Scorpio", "Sagittarius", "Aquarius"]
+    many = list(gold_names("imagenet-1k"))
+    assert meanings(["crab", *zodiac])[0] != meanings(["crab", *zodiac, *many])[0]
+    assert "decapod" in load_nouns().gloss(meanings(["crab", *zodiac, *many])[0][0])
