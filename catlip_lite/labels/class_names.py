@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from math import fsum
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ def meanings(
     whole ("ice_cream") or its parts ("restaurant_kitchen"), but not those before its last that the company knows far less
     ("Sports Sandals"), on both sides of "and". WNIDs, numbers before names ("001.Albatross") and what lies behind a slash
     ("stadium/baseball": a kind) are understood. vocabulary: whose captions are asked, too: a name means what it means in them
-    (`name_to_wnids`) if they mention that more often than what the company says.
+    (`name_to_wnids`) unless they mention what the company says twice as often.
     """
     known = load_nouns().row
     given = given or [None] * len(names)
@@ -77,14 +77,19 @@ def meanings(
     if vocabulary is None:
         return chosen
     return [
-        said if own is not None else max(said, tuple(name_to_wnids(name)), key=partial(_captions_of, vocabulary))
+        said if own is not None else _in_captions_of(vocabulary, said, tuple(name_to_wnids(name)))
         for own, name, said in zip(given, names, chosen, strict=True)
     ]
 
 
-def _captions_of(vocabulary: Vocabulary, wnids: Sequence[str]) -> int:
-    """How many captions mention the rarest of some synsets."""
-    return min((int(vocabulary.counts[vocabulary.index[wnid]]) if wnid in vocabulary else 0 for wnid in wnids), default=0)
+def _in_captions_of(vocabulary: Vocabulary, said: tuple[str, ...], read: tuple[str, ...]) -> tuple[str, ...]:
+    """What the company says a name means, or what a caption means by it, unless the vocabulary's are half as many."""
+
+    def captions(wnids: tuple[str, ...]) -> int:
+        """How many mention the rarest of some synsets."""
+        return min((int(vocabulary.counts[vocabulary.index[wnid]]) if wnid in vocabulary else 0 for wnid in wnids), default=0)
+
+    return read if 2 * captions(read) > captions(said) else said
 
 
 # --- the company ------------------------------------------------------------------------------------------------------------
