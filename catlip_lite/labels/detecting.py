@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 
-from .languages import INSTALL, LANGUAGES
+from .languages import LANGUAGES
 from .tokenising import as_text_column
 
 # A score is about the mean of what a text's words say for a language, 0 to 1; in sentences 0.8 to 0.95. What another language
@@ -59,7 +59,7 @@ def _detector():
     try:
         import eldc
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(INSTALL.format("captions of several languages")) from error
+        raise ModuleNotFoundError("telling languages needs eldc: run `pip install 'eldc==0.4.*'`") from error
     eldc.init()
     detector = eldc.instance()  # its settings are its own
     detector.set_scores(20)  # the most there are: English should be among them

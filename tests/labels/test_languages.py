@@ -203,6 +203,7 @@ SEVERAL = {
 
 
 def test_each_caption_is_read_in_its_own_language(omw):
+    pytest.importorskip("eldc")
     reader = CaptionLabeler(language="auto")
     read = [[load_nouns().name(wnid) for wnid in own] for own in reader.label([*SEVERAL])]
     assert dict(zip(SEVERAL, read, strict=True)) == SEVERAL
@@ -211,6 +212,7 @@ def test_each_caption_is_read_in_its_own_language(omw):
 
 
 def test_english_captions_among_others_are_read_as_alone(omw):
+    pytest.importorskip("eldc")
     captions = ["A mouse beside a keyboard", "Ein Hund am Strand und sonst nichts", "two dogs", None]
     for sense in ("visual", "context"):
         read = CaptionLabeler(language="auto", sense=sense).label(captions)
@@ -219,6 +221,7 @@ def test_english_captions_among_others_are_read_as_alone(omw):
 
 
 def test_auto_says_whose_lemmas_are_missing(omw, caplog):
+    pytest.importorskip("eldc")
     reader = CaptionLabeler(language="auto")
     assert "captions in it, nl, pt will have no labels" in caplog.text and "nltk.downloader" in caplog.text
     assert reader.name == "compound-auto" and reader.card["lemmas"].startswith("de: wn-data-deu.tab")
