@@ -14,14 +14,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .senses import NEVER_TAGGED, CompoundTrie, compound_forms, in_captions, lemma_of, sense_of
+from .senses import NEVER_TAGGED, CompoundTrie, in_captions, sense_of
 from .wordnet import load_nouns
 
 # ISO 639-1 code -> the code of OMW's files. Japanese and Chinese write no spaces.
@@ -72,28 +71,8 @@ def load_lexicon(language: str) -> Lexicon:
             f"there are no lemmas of language={language!r}: run `python -m nltk.downloader {' '.join(CORPORA)}`, or "
             f"name a folder with OMW's wn-*-{LANGUAGES[language]}.tab in the environment variable {FOLDER}"
         )
-    kept = {lemma: (row,) for lemma, row in emoji_names(language)} | {lemma: tuple(found) for lemma, found in rows.items()}
-    source = f"{', '.join(names)} ({digest.hexdigest()[:16]}), names of emoji {metadata.version('emoji')}"
-    return Lexicon(kept, frozenset(verbs), source)
-
-
-def emoji_names(language: str) -> list[tuple[str, int]]:
-    """Names of emoji in a language that has some, and the row of the synset that the English name has: what these files lack is
-    often a thing of every day, "watermelon" in Chinese."""
-    import emoji
-
-    if language not in emoji.LANGUAGES:
-        return []
-    emoji.config.load_language(language)
-    found = []
-    for character, facts in emoji.EMOJI_DATA.items():
-        name, words = facts.get(language, ""), tuple(facts["en"].strip(":").lower().replace("-", "_").split("_"))
-        name = name.split("_", 1)[-1] if "🇦" <= character[0] <= "🇿" else name  # "flagge afghanistan"
-        lemma = compound_forms().get(words) if len(words) > 1 else lemma_of(words[0])
-        row = sense_of(lemma, "visual") if lemma else None
-        if name and row is not None and facts["status"] == emoji.STATUS["fully_qualified"]:
-            found.append((name.strip(":").replace("_", " ").lower(), row))
-    return found
+    kept = {lemma: tuple(found) for lemma, found in rows.items()}
+    return Lexicon(kept, frozenset(verbs), f"{', '.join(names)} ({digest.hexdigest()[:16]})")
 
 
 def _lemmas_of(name: str, text: str) -> list[tuple[str, str]]:
