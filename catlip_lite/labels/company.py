@@ -38,6 +38,7 @@ WEIGHT = 0.6  # of a vote against the logarithm of how often captions mean a sen
 UNIT = 10  # votes are tenths
 MOST_SENSES = 8  # of a noun, the likeliest
 UNDECIDED = 1 << 28  # more than any WNID number
+NOUNS_AT_ONCE = 1 << 15  # whose votes are counted: memory stays flat, however long captions are
 NEIGHBOURS = 12  # context words that vote, on each side
 CONTEXT_WORDS = 6000  # the most frequent of captions and glosses,
 GLOSS_SEEN = 0.3  # of which a gloss is so much of a caption
@@ -110,14 +111,17 @@ class Company:
         chosen, sizes = np.empty(len(at), dtype=np.int32), self._sizes[nouns]
         for size in np.unique(sizes).tolist():
             mine = np.flatnonzero(sizes == size)
-            first = self._first[nouns[mine]]
-            pairs, pair_ends = spans(starts[mine], lengths[mine])
-            places = np.repeat(first * len(self.word), lengths[mine]) + context[pairs] * size
-            votes = np.cumsum(self._votes[places[:, None] + np.arange(size)], axis=0, dtype=np.int32)
-            votes = np.diff(np.concatenate([np.zeros((1, size), np.int32), votes])[np.append(0, pair_ends)], axis=0)
-            best = (votes + self._priors[first[:, None] + np.arange(size)]).argmax(axis=1)
-            chosen[mine] = self._numbers[first + best]
+            for part in np.array_split(mine, len(mine) // NOUNS_AT_ONCE + 1):
+                first, (pairs, pair_ends) = self._first[nouns[part]], spans(starts[part], lengths[part])
+                places = np.repeat(first * len(self.word), lengths[part]) + context[pairs] * size
+                best = self._votes_at(places, pair_ends, size) + self._priors[first[:, None] + np.arange(size)]
+                chosen[part] = self._numbers[first + best.argmax(axis=1)]
         return chosen
+
+    def _votes_at(self, places: np.ndarray, ends: np.ndarray, size: int) -> np.ndarray:
+        """Sums of votes from some places of the table on, for nouns of `size` senses: int32 [M, size]; ends: of each noun's."""
+        votes = np.cumsum(self._votes[places[:, None] + np.arange(size)], axis=0, dtype=np.int32)
+        return np.diff(np.concatenate([np.zeros((1, size), np.int32), votes])[np.append(0, ends)], axis=0)
 
     def undecided(self, lemma: str) -> int:
         """What stands for the sense of a noun that has votes, until it is chosen; 0 for another lemma."""
