@@ -48,7 +48,7 @@ ARMS = {  # ways to train a detector that notebook 12 compares, the reference's 
 # 2e-3), a linear head of few steps at fifty times DINOv3's (mIoU 0.31 after four, 0.24 after five). One seed each.
 DEMO = {
     "segmentation": {
-        "image_size": 96, "epochs": 16, "warmup_steps": 50, "lr": 3e-3, "min_lr": 3e-5, "weight_decay": 0.05,
+        "image_size": 96, "epochs": 24, "warmup_steps": 50, "lr": 3e-3, "min_lr": 3e-5, "weight_decay": 0.05,
         "ema_momentum": 2e-3, "batch_size": 32, "multi_scale": "none", "schedule": "step", "channels": 64,
         "range_augment": False, "layer_decay": 0.8, "output_stride": 8, "augmentation": "drawings", "optimiser": "muon",
     },
