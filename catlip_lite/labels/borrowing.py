@@ -13,9 +13,9 @@ from functools import partial
 import numpy as np
 
 from .label_sets import LabelSet
-from .matching import ancestors, label_distances, similarity
+from .matching import label_distances, similarity
 from .vocabulary import Vocabulary
-from .wordnet import load_nouns
+from .wordnet import ancestors, load_nouns
 
 LABELS_AT_ONCE = 1024  # labels compared with the whole vocabulary at a time: 100 MB for 24,320 classes
 

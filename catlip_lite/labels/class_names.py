@@ -20,14 +20,12 @@ from .labeler import CaptionLabeler, name_to_wnids
 from .senses import compound_forms, in_captions, lemma_of, sense_of
 from .tokenising import clean_caption
 from .vocabulary import Vocabulary
-from .wordnet import load_nouns
+from .wordnet import ancestors, load_nouns
 
 # Chosen on the known label sets, a shop's article types and CIFAR-100; twice and half as much do about as well.
 UNTAGGED = 1  # uses added to each sense: the sense-tagged text lacks most of what labels name
 STRANGER = 4  # times less than a name's head the company knows a modifier that is no part of it
-LEAST_COMPANY = (
-    0.02  # of the other labels: fewer, such as twelve signs of the zodiac among 659, are company to each other alone
-)
+LEAST_COMPANY = 0.02  # of the other labels: fewer count for nobody, such as twelve signs of the zodiac among 659 labels
 
 WNID = re.compile(r"(n\d{8})(?![0-9])")
 _NUMBER = re.compile(r"^\d+[._ -]+(?=\D)")  # "001.Black_footed_Albatross"
@@ -104,7 +102,7 @@ def _shares(parts: Sequence[Part]) -> Mapping[int, float]:
     for senses, *_ in parts:
         total = sum(weight**2 for weight in senses.values())
         for row, weight in senses.items():
-            for synset in _above(row):
+            for synset in ancestors(row):
                 shares[synset] += weight**2 / total / len(parts)
     return shares
 
@@ -131,14 +129,8 @@ def _fit(row: int, company: Mapping[int, float], others: int) -> float:
     One label less is counted: it may be there by chance.
     """
     nouns, sizes = len(load_nouns().wnids), _sizes()
-    known = (synset for synset in _above(row) if company[synset] > LEAST_COMPANY * others)
+    known = (synset for synset in ancestors(row) if company[synset] > LEAST_COMPANY * others)
     return 1 + max(0, 0, *((company[synset] - 1) / others * nouns / sizes[synset] for synset in known))
-
-
-@cache
-def _above(row: int) -> frozenset[int]:
-    """A synset and all its hypernyms."""
-    return frozenset((row,)).union(*map(_above, load_nouns().hypernyms[row]))
 
 
 @cache
@@ -147,7 +139,7 @@ def _sizes() -> Counter[int]:
     hypernyms = load_nouns().hypernyms
     sizes = Counter(range(len(hypernyms)))
     for parents, number in Counter(hypernyms).items():
-        for synset in frozenset().union(*map(_above, parents)):
+        for synset in frozenset().union(*map(ancestors, parents)):
             sizes[synset] += number
     return sizes
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from .company import UNDECIDED, Company, verbs_in_place
+from .company import UNDECIDED, Company, lemma_named, verbs_in_place
 from .detecting import detect_languages
 from .languages import LANGUAGES, UNSPACED, Language
 from .ragged import ends_of_kept, first_in_row, lengths_of, spans, take_rows
@@ -258,7 +258,7 @@ class CaptionLabeler:
         in_compounds = self._trie.word_id.get(word.replace(".", ""), 0)
         if not self._company:
             return number, in_compounds
-        undecided = number and self._company.undecided(lemma_of(word.removesuffix("'s")) or lemma_of(word))
+        undecided = number and self._company.undecided(lemma_named(word))
         return undecided or number, in_compounds, *self._company.facts_of(word)
 
 

@@ -6,27 +6,13 @@ Path similarity is 1 / (1 + least number of hypernym steps between two synsets);
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 import pandas as pd
 
 from .label_sets import LabelSet
 from .vocabulary import Vocabulary
-from .wordnet import load_nouns
-
-UNREACHABLE = 60  # more steps than any two nouns of WordNet are apart
-
-
-@cache
-def ancestors(row: int) -> dict[int, int]:
-    """Every hypernym of a synset, itself included, with its least number of steps."""
-    found = {row: 0}
-    for parent in load_nouns().hypernyms[row]:
-        for ancestor, steps in ancestors(parent).items():
-            if steps + 1 < found.get(ancestor, UNREACHABLE):
-                found[ancestor] = steps + 1
-    return found
+from .wordnet import UNREACHABLE, ancestors, load_nouns
 
 
 def path_distances(wnids: Sequence[str], others: Sequence[str]) -> np.ndarray:

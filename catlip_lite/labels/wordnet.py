@@ -10,7 +10,7 @@ import re
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,8 @@ PLURAL_RULES = (
 VERB_RULES = (
     ("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", ""),
 )  # fmt: skip
+
+UNREACHABLE = 60  # more hypernym steps than any two nouns are apart
 
 _LONG_RUN = re.compile("s{5,}$")
 
@@ -195,6 +197,17 @@ def load_nouns() -> Nouns:
         sense_uses={lemma: tuple(tally) for lemma, tally in sense_uses.items()},
         row={wnid: row for row, wnid in enumerate(wnids)},
     )
+
+
+@cache
+def ancestors(row: int) -> dict[int, int]:
+    """Every hypernym of a synset, itself included, with its least number of steps."""
+    found = {row: 0}
+    for parent in load_nouns().hypernyms[row]:
+        for ancestor, steps in ancestors(parent).items():
+            if steps + 1 < found.get(ancestor, UNREACHABLE):
+                found[ancestor] = steps + 1
+    return found
 
 
 def _lines(file: str) -> list[str]:
