@@ -27,23 +27,33 @@ def describe_machine() -> str:
 
 
 def _processor() -> str:
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    name = found[1] if found else platform.processor() or platform.machine()
+    file = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", file.read_text() if file.is_file() else "", re.MULTILINE)
+    name = found[1] if found else _answer("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor()
     return " ".join(re.sub(r"\((R|TM)\)|CPU|Processor|@.*", " ", name).split()) or platform.machine()
 
 
+# Who lists GPUs (of NVIDIA, AMD, a Mac), and where in its answer their names are.
+LISTS = {
+    ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"): r"^(.+)$",
+    ("rocm-smi", "--showproductname"): r"card series:\s*(.+)$",
+    ("system_profiler", "SPDisplaysDataType"): r"chipset model: (.+)$",
+}
+
+
 def _gpus() -> list[str]:
-    """GPUs by name, counted, as the driver's own tool lists them; none where there is no such tool."""
-    if not shutil.which("nvidia-smi"):
-        return []
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    """GPUs by name, counted, as the systems' own tools list them; none where there is no such tool."""
+    found = [re.findall(pattern, _answer(*tool), re.MULTILINE | re.IGNORECASE) for tool, pattern in LISTS.items()]
+    names = [" ".join(name.split()) for of_tool in found for name in of_tool]
+    return [f"{names.count(name)} x {name}{' GPU' if name.startswith('Apple') else ''}" for name in dict.fromkeys(names)]
+
+
+def _answer(*command: str) -> str:
+    """What a tool prints; nothing where it is lacking, or fails."""
+    if not shutil.which(command[0]):
+        return ""
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
-        return []
-    names = answer.stdout.split("\n") if answer.returncode == 0 else []
-    names = [name.strip() for name in names if name.strip()]
-    return [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""
