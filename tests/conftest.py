@@ -2,6 +2,7 @@
 
 import io
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -74,3 +75,21 @@ def ray_cluster():
                     raise
         yield
         ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """The Chromium that is installed here, headless; Playwright downloads none.
+
+    For one module's tests: while Playwright runs, nothing else in the thread can start an event loop, as notebooks do.
+    """
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
+    if not found:
+        pytest.skip("no Chromium on PATH: install chromium, chromium-browser or google-chrome to test pages in a browser")
+    quiet = ("disable-background-networking", "disable-component-update", "no-first-run")
+    arguments = [f"--{flag}" for flag in ("no-sandbox", "disable-gpu", *quiet)]
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=found[0], args=arguments)
+        yield launched
+        launched.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from html import escape
 
 import pandas as pd
 from IPython.display import display
@@ -26,3 +27,11 @@ def styled_table(table: pd.DataFrame, formats: Mapping[str, str] | None = None) 
     for column, form in (formats or {}).items():
         style = style.format(form, subset=[c for c in table if c == column])
     return style
+
+
+def table_pieces(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table of words as HTML in pieces: its head, of each row the first cell and the rest, its end."""
+    cells = [[f"<td>{escape(value)}</td>" for value in row] for row in rows]
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    parts = [part for row in cells for part in (f"<tr>{row[0]}", "".join(row[1:]) + "</tr>")]
+    return [f'<table style="text-align:left"><thead><tr>{head}</tr></thead><tbody>', *parts, "</tbody></table>"]

@@ -1,7 +1,8 @@
 """The pages of a run: each executed notebook as one HTML file, and a front page with a card for each, in order.
 
 Reads outputs/<run>/notebooks/, gives outputs/<run>/<name>.html and index.html; published, the same without pictures that belong
-to others. Pictures are inside, widgets frozen at their first view; nothing is loaded from the network.
+to others, and a list of all published runs. Pictures are inside, widgets frozen at their first view; nothing is loaded from the
+network.
 """
 
 from __future__ import annotations
@@ -26,25 +27,12 @@ from ..cache import cache_folder
 from .parameters import notebook_paths
 from .run_folder import workbook_path, workbook_root
 
+HERE = Path(__file__).parent
 THUMBNAIL_WIDTH = 840
 WIDGET = "application/vnd.jupyter.widget-{}+json"
 ARTWORK_NOTE = "*Pictures by others stand here when you run this notebook; they are not ours to publish.*"
+PICTURE, OTHER_PICTURE = re.compile(r"<img\b[^>]*>"), re.compile("data:image|<svg|<canvas|<video")
 WIDGET_NOTE = "*A widget, frozen at its first view: open the notebook with `make lab` to use it.*"
-
-# nbconvert's lab template loads scripts from the web in its header. Only MathJax stays, for notebooks with formulas: without
-# a network these read as TeX.
-NOTEBOOK_TEMPLATE = """\
-{%- extends 'lab/index.html.j2' -%}
-{%- from 'mathjax.html.j2' import mathjax -%}
-{%- block html_head_js -%}{%- endblock -%} {%- block jupyter_widgets -%}{%- endblock -%}
-{%- block html_head_js_mathjax -%}{{ mathjax(resources.mathjax_url) if resources.has_formulas }}{%- endblock -%}
-{%- block html_head_js_mermaidjs -%}{%- endblock -%}
-{%- block body_header -%}
-<body class="jp-Notebook" data-jp-theme-light="true" data-jp-theme-name="JupyterLab Light">
-<main style="max-width: 1080px; margin: 0 auto; font: 14px system-ui"><p style="padding: 10px 0 0 64px">
-<a href="index.html" style="color: #0072b2; text-decoration: none">&larr; all notebooks of this run</a></p>
-{%- endblock -%}
-"""
 
 
 # ---- a run's pages
@@ -70,14 +58,39 @@ def publish(folder: Path) -> Path:
     for content in executed.values():
         for cell in content.cells:
             if cell.cell_type == "code" and "artwork" in cell.metadata.get("tags", []):
-                cell.outputs = [new_output("display_data", {"text/markdown": ARTWORK_NOTE})]
-    pages = {"index": front_page(folder.name, executed)} | {name: notebook_page(name, executed[name]) for name in executed}
+                cell.outputs = [new_output("display_data", {"text/markdown": ARTWORK_NOTE}), *_words(cell.outputs)]
+    pages = {name: notebook_page(name, executed[name]) for name in executed}
+    pages["index"] = front_page(folder.name, executed, shared=True)
     here = re.compile("|".join(re.escape(f"{place}/") for place in (workbook_root(), cache_folder())))  # nothing elsewhere
     write_pages(published, {name: here.sub("", html) for name, html in pages.items()})
     for name, content in executed.items():
         if picture := key_picture(content):
             (published / f"{name}.png").write_bytes(picture)
+    write_pages(published.parent, {"index": runs_page(published.parent)})
     return published
+
+
+def runs_page(published: Path) -> str:
+    """The list of published runs as HTML: each with the first lines of its YAML and its pages."""
+    runs = {}
+    for index in sorted(published.glob("*/index.html")):
+        params = workbook_path(f"params/{index.parent.name}.yaml")
+        head = re.match(r"(?:# .+\n)+", params.read_text(encoding="utf-8")) if params.is_file() else None
+        pages = sorted(page.stem for page in index.parent.glob("*.html") if page != index)
+        runs[index.parent.name] = re.sub(r"^# |`", "", head[0], flags=re.MULTILINE) if head else "", pages
+    return _filled("runs.html.j2", runs=runs)
+
+
+def _words(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """The HTML among outputs, without its pictures; nothing of what has them in another form."""
+    found = [PICTURE.sub("", "".join(output.get("data", {}).get("text/html", ""))) for output in outputs]
+    return [new_output("display_data", {"text/html": html}) for html in found if html and not OTHER_PICTURE.search(html)]
+
+
+def _filled(template: str, **values: object) -> str:
+    """A template of this folder filled in, `values` escaped."""
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, keep_trailing_newline=True)
+    return environment.get_template(template).render(css=(HERE / "page.css").read_text(encoding="utf-8"), **values)
 
 
 # ---- a notebook
@@ -89,8 +102,9 @@ def notebook_page(name: str, content: nbformat.NotebookNode) -> str:
     freeze_widgets(content)
     content.metadata["title"] = opening(content)[0] or name
     formulas = any("$" in cell.source for cell in content.cells if cell.cell_type == "markdown")
-    exporter = HTMLExporter(raw_template=NOTEBOOK_TEMPLATE, embed_images=True)
-    return exporter.from_notebook_node(content, resources={"has_formulas": formulas})[0]
+    template, *css = [(HERE / name).read_text(encoding="utf-8") for name in ("notebook.html.j2", "page.css", "notebook.css")]
+    resources = {"has_formulas": formulas, "page_css": "".join(css)}
+    return HTMLExporter(raw_template=template, embed_images=True).from_notebook_node(content, resources=resources)[0]
 
 
 def freeze_widgets(content: nbformat.NotebookNode) -> None:
@@ -126,10 +140,12 @@ def key_picture(content: nbformat.NotebookNode) -> bytes:
 # ---- the front page
 
 
-def front_page(run: str, executed: Mapping[str, nbformat.NotebookNode], failed: Collection[str] = ()) -> str:
-    """The front page of a run as HTML: a card for each notebook that was executed or waits."""
+def front_page(
+    run: str, executed: Mapping[str, nbformat.NotebookNode], failed: Collection[str] = (), *, shared: bool = False
+) -> str:
+    """The front page of a run as HTML: a card for each notebook that was executed or waits; shared, a link to all runs."""
     waiting = {path.stem: nbformat.read(path, as_version=4) for path in notebook_paths(workbook_path("notebooks"))}
-    cards = [read_card(name, content) | {"failed": name in failed} for name, content in sorted((waiting | executed).items())]
+    cards = [read_card(name, content) | {"failed": name in failed} for name, content in sorted({**waiting, **executed}.items())]
     finished = [card for card in cards if card["finished"]]
     last = max((card["finished"] for card in finished), default=None)
     facts = {
@@ -139,9 +155,7 @@ def front_page(run: str, executed: Mapping[str, nbformat.NotebookNode], failed: 
         "Finished": f"{last.astimezone(UTC):%-d %B %Y, %H:%M} UTC" if last else "",
         "Machine": "; ".join(dict.fromkeys(card["machine"] for card in finished if card["machine"])),
     }
-    template = Path(__file__).with_name("index.html.j2").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True, keep_trailing_newline=True).from_string(template)
-    return page.render(run=run, facts=facts, cards=cards, duration=duration)
+    return _filled("index.html.j2", run=run, facts=facts, cards=cards, duration=duration, shared=shared)
 
 
 def read_card(name: str, content: nbformat.NotebookNode) -> dict:

@@ -1,5 +1,8 @@
 """What notebooks 01 to 03 let a reader try: marked captions, explorers and their form where nobody can use them."""
 
+import json
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -41,7 +44,7 @@ def test_captions_cannot_inject_html():
 
 
 def test_a_typed_caption_shows_its_synsets():
-    explorer = widgets.caption_explorer({"compound": CaptionLabeler()}, [("a dog", "compound")])
+    explorer = widgets.caption_explorer({"compound": CaptionLabeler()}, [("a dog", "compound")], recorded={})
     box, _, out = explorer.children
     box.value = "an apple"
     assert "n07739125" in out.value
@@ -49,7 +52,8 @@ def test_a_typed_caption_shows_its_synsets():
 
 def test_another_reader_reads_the_same_caption():
     readers = {"visual": CaptionLabeler(), "context": CaptionLabeler(sense="context")}
-    _, picker, out = (explorer := widgets.caption_explorer(readers, [("a mouse beside a keyboard", "visual")])).children
+    explorer = widgets.caption_explorer(readers, [("a mouse beside a keyboard", "visual")], recorded={})
+    _, picker, out = explorer.children
     assert "n02330245" in out.value and "rodent" in out.value
     picker.value = "context"
     assert "n03793489" in out.value and len(explorer.examples) == 1
@@ -62,13 +66,24 @@ def test_a_mention_is_marked_however_it_is_written():
 def test_headless_an_explorer_is_its_fixed_examples(monkeypatch):
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     examples = [("a dog", "compound"), ("an apple", "compound")]
-    html = still(widgets.caption_explorer({"compound": CaptionLabeler()}, examples))
+    html = still(widgets.caption_explorer({"compound": CaptionLabeler()}, examples, recorded={}))
     assert "n02084071" in html and "n07739125" in html
+
+
+def test_headless_an_explorer_keeps_what_was_recorded_and_each_piece_once(monkeypatch):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    recorded = {"compound": ["an apple", "<b>an apple</b>", "a dog </script>"]}
+    html = still(widgets.caption_explorer({"compound": CaptionLabeler()}, [("DATA", "compound")], recorded=recorded))
+    text = re.search(r'<script type="application/json">(.*?)</script>', html)[1]
+    kept = json.loads(text)
+    drawn = {caption: "".join(kept["pieces"][i] for i in by["compound"]) for caption, by in kept["views"].items()}
+    assert "n07739125" in drawn["an apple"] and "n02084071" in drawn["a dog </script>"]
+    assert text.count("n07739125") == 2  # in the mark and in the table's row
 
 
 def test_in_jupyterlab_an_explorer_is_a_widget(monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "x.ipynb")
-    explorer = widgets.caption_explorer({"compound": CaptionLabeler()}, [("a dog", "compound")])
+    explorer = widgets.caption_explorer({"compound": CaptionLabeler()}, [("a dog", "compound")], recorded={})
     assert "application/vnd.jupyter.widget-view+json" in explorer._repr_mimebundle_()
 
 

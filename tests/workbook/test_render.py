@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from html import escape
 from pathlib import Path
 
 import nbformat
 import pytest
 
 import catlip_lite
+from catlip_lite.machine import describe_machine
 from catlip_lite.workbook.__main__ import main
 from catlip_lite.workbook.pages import duration, finished_notebooks, freeze_widgets, front_page
 from catlip_lite.workbook.parameters import parameters_by_notebook
 
 FIGURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PICTURED = """
+from IPython.display import HTML, display
+display(HTML('<img src="data:image/png;base64,AA"><b>its words</b>'), HTML('<p style="background:url(data:image/png)">'))"""
 FINDING = "from IPython.display import Markdown, display\ndisplay(Markdown(f'**{threshold}** is the threshold of {run}'))"
 
 
@@ -188,13 +193,32 @@ def test_published_pages_leave_out_artwork_and_keep_the_rest(workbook):
     path = workbook / "notebooks/01_first.ipynb"
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[2].metadata["tags"] = ["artwork"]
+    notebook.cells[2].source += PICTURED
     notebook.cells.append(nbformat.v4.new_code_cell("import pathlib\nprint(pathlib.Path.cwd() / 'file')"))
     nbformat.write(notebook, path)
     render(workbook)
     assert main(["--publish", "--run", "trial"]) == 0
     page = (workbook / "outputs/published/trial/01_first.html").read_text()
     assert "threshold 7" not in page
+    assert "<b>its words</b>" in page and '<img src="data' not in page and '<p style="background' not in page
     assert "not ours to publish" in page
     assert "<strong>7</strong> is the threshold of trial" in page
     assert str(workbook) not in page
     assert "01_first.html" in (workbook / "outputs/published/trial/index.html").read_text()
+
+
+def test_the_list_of_published_runs_says_what_each_is_about(workbook):
+    (workbook / "params/trial.yaml").write_text("# A trial: of two\n# notebooks.\n#\n# Takes a minute.\nthreshold: 7\n")
+    render(workbook)
+    main(["--publish", "--run", "trial"])
+    runs = (workbook / "outputs/published/index.html").read_text()
+    assert "A trial: of two\nnotebooks.\n<" in runs and 'href="trial/01_first.html"' in runs
+
+
+def test_a_card_names_the_machine_and_leads_to_the_parameters_of_its_notebook(workbook):
+    render(workbook)
+    folder = workbook / "outputs/trial"
+    told = f'<span>{escape(describe_machine())}</span><a href="01_first.html#parameters">'
+    assert told in (folder / "index.html").read_text()
+    _, _, there = (folder / "01_first.html").read_text().partition('id="parameters"')
+    assert re.search(r"threshold = \S+", re.sub(r"<[^>]*>", "", there))[0] == "threshold = 7"
