@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from catlip_lite.workbook.parameters import declared_values, parameters_by_notebook
+from catlip_lite.workbook.parameters import parameters_by_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -62,13 +62,6 @@ def test_a_parameter_has_one_type_in_all_notebooks():
 @pytest.mark.parametrize("params", sorted((ROOT / "params").glob("*.yaml")), ids=lambda path: path.stem)
 def test_each_params_file_names_only_parameters_that_exist(params):
     assert parameters_by_notebook(params, NOTEBOOKS, params.stem)
-
-
-def test_the_parameters_that_the_readme_tells_people_to_set_exist():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = re.findall(r"`(\w+)`", readme[readme.index("What people set most") : readme.index("Relative paths count")])
-    assert named
-    assert set(named) <= {name for notebook in NOTEBOOKS for name in declared_values(notebook)}
 
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *sorted((ROOT / "catlip_lite/viz").glob("*.py"))], ids=lambda path: path.stem)
