@@ -20,7 +20,7 @@ PROVENANCE_KEY = b"catlip_lite"
 PACKAGES = ("catlip-lite", "nltk", "numpy", "pandas", "timm", "torch")
 
 
-def provenance(**facts) -> dict:
+def provenance(**facts: object) -> dict:
     """What to store beside a result so that it can be repeated: date, package versions, machine, and the given facts."""
     installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
     return {

@@ -7,7 +7,7 @@ torchrun --nproc-per-node 8 -m catlip_lite.dense detection params/<run>.yaml
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import product
 
@@ -23,7 +23,7 @@ from .workbook.run_folder import data_behind, open_run, own_or_demo, workbook_pa
 from .workbook.shell import run_from_shell
 
 NOTEBOOKS = {"segmentation": "11_segmentation", "detection": "12_detection"}
-LOADERS = {"segmentation": load_segmentation, "detection": load_objects}
+LOADERS: dict[str, Callable] = {"segmentation": load_segmentation, "detection": load_objects}
 
 
 def train_from(task: str, values: Mapping) -> None:

@@ -6,6 +6,7 @@ torchrun --nproc-per-node 8 -m catlip_lite.finetune params/<run>.yaml
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from .models import load
 from .training.loop import RunOptions
@@ -22,7 +23,7 @@ def finetune_from(values: dict) -> None:
     """One process's part; values: every parameter of the notebook."""
     folder = told_by_main(open_run(values["run"]) if is_main() else None)
     pretrained = workbook_path(values["pretrained"]) if values["pretrained"] else folder / "pretrain"
-    model = load(pretrained, values["device"], values["precision"])
+    model: Any = load(pretrained, values["device"], values["precision"])  # CLIP, too, which starts at random
     beside = data_behind(model, values)
     values["labelled"] = own_or_demo("labelled", values["labelled"], ["demo/held_out_train"], beside)
     values["tests"] = own_or_demo("tests", values["tests"], ["demo/held_out_test", "demo/held_out_style_test"], beside)

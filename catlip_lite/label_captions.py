@@ -27,7 +27,7 @@ import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
@@ -36,12 +36,14 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
@@ -187,7 +189,7 @@ def _complete(files: Sequence[DataFile], destination: Destination, how: dict) ->
             )
         card, wanted = cards.get(file.result_name), _card(file, how)
         other = next((option for option in how if card and card.get(option) != wanted[option]), None)
-        if other and other != "labeler":
+        if card and other and other != "labeler":
             raise ValueError(
                 f"{destination.address} holds labels of {file.address} made with {other}={card.get(other)!r}, not "
                 f"{wanted[other]!r}: use another destination, or remove its files"
@@ -230,20 +232,22 @@ def _check_columns(file: DataFile, how: dict) -> None:
 
 # ---------------------------------------------------------------- who labels: this process, several, or a Ray cluster
 
-_stop = None  # in a worker process: an event, set once the run is over, whatever ended it
+Reports = Generator["LabelReport | OSError", None, None]
+
+_stop: Any = None  # in a worker process: an event, set once the run is over, whatever ended it
 
 
-def _reports(engine: str, workers: int | None, files: Sequence[DataFile], work: Callable) -> Iterator[LabelReport | OSError]:
+def _reports(engine: str, workers: int | None, files: Sequence[DataFile], work: Callable) -> Reports:
     """What `work` makes of each file, in the order in which they are finished; closing it stops the work."""
-    workers = min(workers or usable_cores(), len(files)) if engine == "processes" else workers
+    processes = min(workers or usable_cores(), len(files))
     if engine == "ray" and files:
         yield from _on_ray(workers, files, work)
-    elif workers < 2:
+    elif processes < 2:
         yield from map(work, files)
     else:
         context = multiprocessing.get_context("spawn")  # a fork would share the parent's threads and connections
         stop = context.Event()
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(stop,)) as pool:
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker, initargs=(stop,)) as pool:
             try:
                 for future in as_completed([pool.submit(work, file) for file in files]):
                     yield future.result()
@@ -257,14 +261,14 @@ def _reports(engine: str, workers: int | None, files: Sequence[DataFile], work: 
                 pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(stop) -> None:
+def _start_worker(stop: Any) -> None:
     global _stop
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
     stop_with_parent()  # else the workers of a killed parent wait for work for ever
 
 
-def _on_ray(workers: int | None, files: Sequence[DataFile], work: Callable) -> Iterator[LabelReport | OSError]:
+def _on_ray(workers: int | None, files: Sequence[DataFile], work: Callable) -> Reports:
     import ray
 
     is_ours = not ray.is_initialized()
@@ -370,7 +374,7 @@ class _Tally:
         return zlib.compress(json.dumps(dict(sorted(self.counts.items()))).encode())
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: BaseException | None) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split())
@@ -397,7 +401,7 @@ def _writing() -> Iterator[None]:
 class Destination:
     """A folder of results; address as the user gave it, folder as the file system names it."""
 
-    filesystem: object = field(repr=False)
+    filesystem: AbstractFileSystem = field(repr=False)
     folder: str
     address: str
 

@@ -10,7 +10,7 @@ EVERY_SECONDS = 0.5
 _watched: set[int] = set()  # this process's id, once it watches; a fork's copy holds its parent's
 
 
-def stop_with_parent(*_) -> None:
+def stop_with_parent(*_: object) -> None:
     """From now on, end this process when its parent ends. A thread looks: it sees a step that never returns through, too.
 
     An orphan's new parent is not always process 1 (containers, user sessions): any other than now means that it is one.

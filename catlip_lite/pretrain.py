@@ -14,15 +14,17 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .artefacts import atomic_path, provenance
-from .data.captions import columns_of, read_corpus
+from .data.addresses import Address
+from .data.captions import Columns, columns_of, read_corpus
 from .data.images import AUGMENTATIONS
 from .data.loader import Corpus
 from .data.shards import CAPTION
@@ -88,7 +90,7 @@ class PretrainJob:
 
     def objective(self) -> Catlip:
         """What is learnt, with the vocabulary."""
-        return create_objective(self.recipe, self.vocabulary and Vocabulary.load(self.vocabulary))
+        return create_objective(self.recipe, Vocabulary.load(self.vocabulary) if self.vocabulary else None)
 
 
 def job_from(values: Mapping) -> tuple[PretrainJob, ShardTable]:
@@ -127,7 +129,9 @@ def data_of(values: Mapping) -> tuple[str | list[str], list]:
     return shards, [*beside, shards]
 
 
-def find_vocabulary(run: Path, vocabulary: Path | None, shards, label_mode: str, threshold: int, column=CAPTION) -> Path:
+def find_vocabulary(
+    run: Path, vocabulary: Path | None, shards: Address, label_mode: str, threshold: int, column: Columns = CAPTION
+) -> Path:
     """The named vocabulary's file; else the run's, written by notebook 02; else one counted from the shards' captions.
 
     label_mode and threshold are used in the last case alone.
@@ -135,7 +139,7 @@ def find_vocabulary(run: Path, vocabulary: Path | None, shards, label_mode: str,
     path = vocabulary or run / "vocabulary.parquet"
     if vocabulary is not None or path.is_file():
         return path
-    if any("://" in address for address in ([shards] if isinstance(shards, str) else shards)):
+    if any("://" in str(address) for address in ([shards] if isinstance(shards, (str, Path)) else shards)):
         raise ValueError(
             f"{path} is not there: count the captions of {shards} with `python -m catlip_lite.label_captions`, prune them "
             "in notebook 02, or pass a `vocabulary`"
@@ -167,7 +171,11 @@ def pretrain(job: PretrainJob, corpus: Corpus | None = None) -> PretrainedModel 
 def claim_folder(job: PretrainJob, table: ShardTable) -> Iterator[bool]:
     """Hold the folder as this run's, see `claim_for_all`; gives whether the run is finished, else it has room: `check_disk`."""
     folder, vocabulary = job.pretrain_folder, job.objective().vocabulary
-    identity = {"recipe": job.recipe.identity(), "corpus": table.fingerprint, "wnids": vocabulary and vocabulary.wnids}
+    identity: dict[str, Any] = {
+        "recipe": job.recipe.identity(),
+        "corpus": table.fingerprint,
+        "wnids": vocabulary and vocabulary.wnids,
+    }
     columns = columns_of(job.caption_column)
     identity["caption_column"] = None if columns == (CAPTION,) else columns  # None: so are runs from before there was a choice
     with claim_for_all(folder, identity) as finished:
@@ -188,11 +196,12 @@ LONG = 3 * 86_400.0  # seconds that a run may take without advice
 def paced(options: RunOptions, step_seconds: float) -> RunOptions:
     """Where steps are slow, more checkpoints and lines of the log than every so many steps."""
     also, log = (max(1, int(seconds / step_seconds)) for seconds in (SAVE_SECONDS, LOG_SECONDS))
-    return replace(options, also_every=also if also < options.checkpoint_every else None, log_every=min(options.log_every, log))
+    also_every = also if also < (options.checkpoint_every or 0) else None
+    return replace(options, also_every=also_every, log_every=min(options.log_every, log))
 
 
 def outlook(
-    network: torch.nn.Module, loss, recipe: Recipe, options: RunOptions, fit: Fit, num_images: int, start: int = 0
+    network: torch.nn.Module, loss: Callable, recipe: Recipe, options: RunOptions, fit: Fit, num_images: int, start: int = 0
 ) -> tuple[list[str], RunOptions]:
     """Three lines, what a run will do, in what memory and for how long; and its options, `paced`.
 
@@ -218,7 +227,7 @@ def outlook(
     )
     how_long = f"about {duration(seconds)} at the rate of the first micro-batches, {rate}"
     if seconds > LONG:
-        faster = "more GPUs (`workers`)" if device.type == "cuda" else "a GPU"
+        faster = {"cuda": "more GPUs (`workers`)", "mps": "a larger GPU", "cpu": "a GPU"}[device.type]
         smaller = {"vit_nano8": f"image_size {recipe.image_size // 2}", "vit_ti16": "model vit_nano8"}
         smaller = smaller.get(recipe.model, "model vit_ti16")
         fewer = max(1, min(10, int(LONG / step)))
@@ -245,10 +254,11 @@ def check_disk(job: PretrainJob, num_classes: int) -> None:
     """
     folder, options, steps = job.pretrain_folder, job.options, job.recipe.max_steps
     model, checkpoint, _ = storage(*towers_on_paper(job.recipe, num_classes))
-    saves = math.ceil(steps / options.checkpoint_every)
+    every = options.checkpoint_every or steps
+    saves = math.ceil(steps / every)
     last = min(options.keep_last, saves)
     at_once = max(min(last + 1, saves) * checkpoint, last * checkpoint + model)  # one is written before one goes
-    forever = steps // math.lcm(options.checkpoint_every, options.keep_every) if options.keep_every else 0
+    forever = steps // math.lcm(every, options.keep_every) if options.keep_every else 0
     there = sum(file.stat().st_size for file in folder.glob("checkpoints/step_*/*"))
     free = shutil.disk_usage(folder).free + there
     told = f"{folder}: a checkpoint takes {shown(checkpoint, 'B')}"
@@ -309,23 +319,23 @@ def train_job(job: PretrainJob, corpus: Corpus | None = None) -> None:
     network, loss = objective.network(), objective.loss()
     fitted, options = _fitted(job, corpus, network, loss)
     report = TrainingReporter(recipe.max_steps)
-    tell = {"on_log": report, "on_progress": report.within} if parallel.is_main() else {}
+    tell: dict[str, Any] = {"on_log": report, "on_progress": report.within} if parallel.is_main() else {}
     checkpoint = storage(*towers_on_paper(recipe, len(objective.vocabulary or ()))).checkpoint
     with parallel.full_disk_told(folder, shown(checkpoint, "B")):
         state = train(network, loss, corpus, fitted, folder, options, **tell)
         if parallel.is_main():
-            facts = {
+            facts: dict[str, Any] = {
                 "recipe": fitted.as_dict(),
                 "images": len(corpus),
                 "corpus": corpus.table.fingerprint,
                 "shards": job.shards,
             }
-            of_network = {name: getattr(recipe, name) for name in OF_NETWORK}
+            of_network: dict[str, Any] = {name: getattr(recipe, name) for name in OF_NETWORK}
             save_pretrained(folder, state, objective.vocabulary, **of_network, **facts)
     parallel.wait_for_all()
 
 
-def _fitted(job: PretrainJob, corpus: Corpus, network: torch.nn.Module, loss) -> tuple[Recipe, RunOptions]:
+def _fitted(job: PretrainJob, corpus: Corpus, network: torch.nn.Module, loss: Callable) -> tuple[Recipe, RunOptions]:
     """Recipe and options as the devices take them; the first process tells what that comes to."""
     folder, recipe = job.pretrain_folder, job.recipe
     facts = parallel.told_by_main(parallel.latest_facts(folder / "checkpoints") if parallel.is_main() else None) or {"step": 0}
@@ -371,7 +381,10 @@ def pretrain_under_ray(job: PretrainJob) -> None:
         ray.init(log_to_driver=False, include_dashboard=False, runtime_env=on_cores)
     try:
         there = {kind: int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU")}
-        on_gpu = there["GPU"] > 0 and not str(job.options.device or "").startswith("cpu")
+        named = str(job.options.device or ("cuda" if there["GPU"] else "cpu"))
+        on_gpu = not named.startswith("cpu")
+        if on_gpu and not there["GPU"]:
+            raise ValueError(f"device={named!r}, but Ray sees no GPU: choose cpu, one worker, or connect a cluster with some")
         count, kind = (there["GPU"], "GPU(s)") if on_gpu else (there["CPU"], "CPU core(s)")
         if count < job.workers:
             told = f"workers={job.workers}, but Ray sees {count} {kind}"

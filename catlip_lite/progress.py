@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any
 
 LINE_EVERY_SECONDS = 10.0
 
@@ -16,7 +17,7 @@ def is_interactive() -> bool:
 
 def progress(items: Iterable, title: str, total: int | None = None, unit: str = "it") -> Iterator:
     """The items, one by one, reporting how many are done. `title`: what is being done, in a word or two."""
-    total = len(items) if total is None and hasattr(items, "__len__") else total
+    total = len(items) if total is None and isinstance(items, Sized) else total
     if is_interactive():
         from tqdm.auto import tqdm
 
@@ -39,7 +40,8 @@ class TrainingReporter:
     """Shows a training's log as it comes: a bar in JupyterLab, a line every few seconds headless."""
 
     def __init__(self, max_steps: int, title: str = "pretrain"):
-        self.max_steps, self.title, self.bar = max_steps, title, None
+        self.max_steps, self.title = max_steps, title
+        self.bar: Any = None  # tqdm's, once there is something to show
         self.last = self.last_log = -LINE_EVERY_SECONDS  # when a line was printed
 
     def __call__(self, entry: dict) -> None:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path, PurePosixPath
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
@@ -30,6 +30,10 @@ TABLES = (".parquet", ".arrow")  # arrow: as `datasets` saves them
 FOLDER = ""  # the kind of a folder of loose samples, img2dataset's output_format "files"
 CORPUS = (".tar", FOLDER, *TABLES)  # kinds of files that hold captions, with or without images; of a folder, the first there is
 LABELS_SUFFIX = ".labels.parquet"  # what labelling writes is no source
+IMAGES = (".jpg", ".jpeg", ".png", ".webp")  # by which a folder is known that was taken for a corpus
+IMAGES_ALONE = (
+    " (it holds images; with their captions beside them, 0.jpg and 0.txt, in folders 00000, 00001 … of it they would do)"
+)
 HUB, HUB_FILES = "hf://", "hf://datasets/"  # a data set, and the address of a file of one, as fsspec knows it
 SPLIT_FILE = re.compile(r"(.+?)-\d+-of-\d+.*\.(?:parquet|arrow)")  # train-00000-of-00294.parquet
 STAMPS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated", "modified", "created")
@@ -85,7 +89,7 @@ class DataFile:
         """What opens the file again, also in another process: a web address may need what follows its question mark."""
         return self.path if _is_web(self.path) else self.address
 
-    def open(self, **options) -> IO[bytes]:
+    def open(self, **options: Any) -> IO[bytes]:
         """The file, for reading bytes; options go to fsspec."""
         return open(self.path, "rb") if self.is_local else self.filesystem.open(self.path, "rb", **options)
 
@@ -168,9 +172,11 @@ def _find_at(text: str, kinds: Sequence[str], what: str) -> list[DataFile]:
         files = _of_split(_list(filesystem, path, kinds), text, **chosen)
     good = [info for info in files if _kind(info) in kinds]
     if not good and len(files) == 1 and files[0]["type"] == "file":
-        raise ValueError(f"{without_query(files[0]['name'])}: {what} are read from {_readable(kinds)} files")
+        alone = "; captions without images are for `captions`" if what == "shards" else ""
+        raise ValueError(f"{without_query(files[0]['name'])}: {what} are read from {_readable(kinds)} files{alone}")
     if not good:
-        raise FileNotFoundError(f"no {what} at {text!r}: {_advice(kinds)}")
+        has_images = any(inside.suffix.lower() in IMAGES for inside in Path(text).glob("*"))
+        raise FileNotFoundError(f"no {what} at {text!r}{IMAGES_ALONE * has_images}: {_advice(kinds)}")
     return sorted((_data_file(filesystem, info) for info in good), key=lambda file: file.path)
 
 

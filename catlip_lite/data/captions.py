@@ -6,8 +6,9 @@ gives a list of strings, their synsets, and a fingerprint of them for provenance
 
 from __future__ import annotations
 
+import csv
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import islice
@@ -42,6 +43,7 @@ LOOK_AT = 100  # samples of a shard that are looked at for a column
 OF_FILES = "files-sha256:"  # how the fingerprint of a corpus begins that was read file by file, in no certain order
 
 Columns = str | Sequence[str]
+Captions = Generator[tuple[pa.StringArray, pa.StringArray], None, None]  # uids and captions
 
 
 def read_captions(
@@ -182,7 +184,7 @@ def caption_batches(
     *,
     uid_column: str = UID,
     uid_from_json: bool = False,
-) -> Iterator[tuple[pa.StringArray, pa.StringArray]]:
+) -> Captions:
     """The uids and captions of a file, some 65,536 at a time; a caption is null where there is none but white space.
 
     uid_column: a table's column of that name, else "<stem>:<row>"; of a shard each sample's key or, with uid_from_json, that
@@ -196,7 +198,7 @@ def caption_batches(
     return _of_shard(file, columns, [] if skipped is None else skipped, uid_column if uid_from_json else None)
 
 
-def _of_table(file: DataFile, columns: Sequence[str], uid: str) -> Iterator[tuple[pa.StringArray, pa.StringArray]]:
+def _of_table(file: DataFile, columns: Sequence[str], uid: str) -> Captions:
     with open_table(file) as table:
         first, has_uids = 0, uid in table.schema.names
         for batch in table.batches(list(dict.fromkeys([*columns, uid] if has_uids else columns)), BATCH):
@@ -205,7 +207,7 @@ def _of_table(file: DataFile, columns: Sequence[str], uid: str) -> Iterator[tupl
             yield uids, captions_in(batch, columns)
 
 
-def _of_texts(file: DataFile, columns: Sequence[str]) -> Iterator[tuple[pa.StringArray, pa.StringArray]]:
+def _of_texts(file: DataFile, columns: Sequence[str]) -> Captions:
     if file.suffix == ".txt":
         with open(file.path, encoding="utf-8", errors="replace") as lines:
             captions = [_clean(_strings(lines.read().splitlines()))]
@@ -216,9 +218,7 @@ def _of_texts(file: DataFile, columns: Sequence[str]) -> Iterator[tuple[pa.Strin
     yield _numbered(file, 0, len(captions[0])), _joined(captions)
 
 
-def _of_shard(
-    file: DataFile, columns: Sequence[str], skipped: list[str], uid: str | None
-) -> Iterator[tuple[pa.StringArray, pa.StringArray]]:
+def _of_shard(file: DataFile, columns: Sequence[str], skipped: list[str], uid: str | None) -> Captions:
     with _opened(file) as (samples, read):
         uids, captions, broken = [], [], None
         try:
@@ -303,4 +303,10 @@ def _numbered(file: DataFile, first: int, count: int) -> pa.StringArray:
 
 
 def _separator(file: DataFile) -> str:
-    return "\t" if file.suffix == ".tsv" else ","
+    """What parts the columns: of the usual characters the first that parts the line of names, as spreadsheets write it."""
+    usual = "\t" if file.suffix == ".tsv" else ","
+    with open(file.path, encoding="utf-8", errors="replace") as lines:
+        header = lines.readline()
+    return next(
+        (mark for mark in (usual, ",", ";", "\t", "|") if len(next(csv.reader([header], delimiter=mark), [])) > 1), usual
+    )

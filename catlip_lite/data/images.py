@@ -56,7 +56,7 @@ def decode(encoded: bytes) -> Image.Image:
     """
     if _jpeg_shape(encoded):
         try:
-            return Image.fromarray(simplejpeg.decode_jpeg(encoded, "RGB"))
+            return Image.fromarray(simplejpeg.decode_jpeg(encoded, "RGB"))  # type: ignore[union-attr]
         except ValueError:  # Pillow has the last word on what is damaged
             pass
     try:
@@ -177,9 +177,8 @@ def crop_view(encoded: bytes, size: int, how: Augmentation, rng: np.random.Gener
     the decoder. JPEGs are decoded by simplejpeg where it is installed, reduced to a half, a quarter and so on if the crop is
     that much larger than the view. Raises ValueError if the image is unreadable or truncated, be it by its end marker alone.
     """
-    shape = _jpeg_shape(encoded)
-    image = None if shape else decode(encoded)
-    width, height = shape or image.size
+    shape, image = _jpeg_shape(encoded), None
+    width, height = shape or (image := decode(encoded)).size
     box = random_crop_box(width, height, how.crop_scale, how.crop_ratio, rng)
     flip = rng.random() < how.flip
     view = _jpeg_crop(encoded, (width, height), box, size) if shape else None
@@ -213,7 +212,8 @@ def _jpeg_crop(encoded: bytes, shape: tuple[int, int], box: tuple[int, int, int,
     (width, height), (left, top, w, h) = shape, box
     least = {"min_width": math.ceil(width * size / w), "min_height": math.ceil(height * size / h), "min_factor": 2}
     try:
-        pixels = simplejpeg.decode_jpeg(encoded, "RGB", **least)  # strict: what is truncated is refused
+        # Strict: what is truncated is refused.
+        pixels = simplejpeg.decode_jpeg(encoded, "RGB", **least)  # type: ignore[union-attr]
     except ValueError:
         return None
     down, across = pixels.shape[0] / height, pixels.shape[1] / width
@@ -250,7 +250,7 @@ def recoloured(image: torch.Tensor, strength: float, generator: torch.Generator)
 def random_affine(count: int, aspects: torch.Tensor, how: Augmentation, generator: torch.Generator) -> torch.Tensor:
     """Where in the image each pixel of the view looks: float32 [count, 2, 3] for affine_grid."""
 
-    def uniform(low, high):
+    def uniform(low: float, high: float) -> torch.Tensor:
         return torch.empty(count).uniform_(low, high, generator=generator)
 
     area, ratio = uniform(*how.crop_scale), torch.exp(uniform(*(math.log(r) for r in how.crop_ratio)))
@@ -270,7 +270,7 @@ def random_affine(count: int, aspects: torch.Tensor, how: Augmentation, generato
 def _random_colour(count: int, strength: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Saturation, hue, brightness and contrast as one linear map: float32 [count, 3, 3] and [count]."""
 
-    def around_one(width):
+    def around_one(width: float) -> torch.Tensor:
         return torch.empty(count, 1, 1).uniform_(1 - width, 1 + width, generator=generator)
 
     grey = torch.tensor(LUMA).expand(3, 3)

@@ -8,6 +8,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def cached_index(
                 return dict(kept)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         logger.warning("the kept index of %s is of no use (%s): it is made anew", path, error)
-    found = build()
+    found: dict[str, Any] = build()
     if place is not None and None not in stamp and len(next(iter(found.values()))) >= least:
         try:
             place.parent.mkdir(exist_ok=True)

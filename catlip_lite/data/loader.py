@@ -7,13 +7,13 @@ processes read and decode what each step needs. What a sample is to teach is the
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,9 +30,20 @@ CHUNK = 64  # images a worker decodes at a time: small enough for steady flow, l
 STORED = 1.5  # side of a picture kept in memory, in views: what crops and tilts still look sharp from
 THREADS = 4  # that decode what is kept in memory
 
-# What samples are to teach: class indices of all, int32, end to end, and how many each has, int64; none where it is skipped, or
-# where this says that it has to be.
-Targets = Callable[[Sequence[Sample]], tuple[np.ndarray, np.ndarray]]
+
+class Targets(Protocol):
+    """What samples are to teach."""
+
+    def __call__(self, samples: Sequence[Sample], /) -> tuple[np.ndarray, np.ndarray]:
+        """Class indices of all, int32, end to end, and how many each has, int64; none where a sample is skipped, or where this
+        says that it has to be."""
+
+
+class CaptionTargets(Targets, Protocol):
+    """What captions are to teach; as text, what a caption has to have."""
+
+    def look(self, indices: np.ndarray, counts: np.ndarray, /) -> dict[str, float]:
+        """What the targets of some captions are like; {} if they teach nothing."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +101,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+        # Elsewhere a copy must not outlive what it reads: Apple's GPU would see other numbers (pytorch/pytorch#189690).
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
 
     def pinned(self) -> Batch:
         """The same batch in page-locked memory, from where copies to a GPU need not wait."""
@@ -141,7 +153,10 @@ class Stream(Protocol):
     """Samples in an order; fit to be sent to other processes."""
 
     order: SampleOrder
-    fingerprint: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells one corpus from another."""
 
     def read(self, shard: int, row: int) -> Sample:
         """The sample in a row of a shard; one that cannot be used says why."""
@@ -299,7 +314,7 @@ class Loader:
     def __len__(self) -> int:
         return self.order.num_samples
 
-    def batches(self, specs: Iterable[BatchSpec]) -> Iterator[Batch]:
+    def batches(self, specs: Iterable[BatchSpec]) -> Generator[Batch, None, None]:
         """The batch of each spec, in order. Raises ValueError for a batch, or several in a row, of more than `patience` samples
         without a usable one."""
         lost = 0
@@ -353,7 +368,7 @@ class Loader:
                 good,
                 [memory.names[i] for i in places],
                 [self._reasons[i] for i in places[good.numpy() == 0].tolist()],
-                memory.aspects[places],
+                memory.aspects[places],  # type: ignore[index]  # all squares have theirs
             )
             yield self._augmented(batch, spec)
 
@@ -407,10 +422,13 @@ class Corpus(Loader):
     bound how many shards a worker keeps open. download_to: where shards of a remote store are kept while they are read.
     """
 
+    stream: ShardStream
+    targets: CaptionTargets
+
     def __init__(
         self,
         table: ShardTable,
-        targets: Targets,
+        targets: CaptionTargets,
         image_size: int,
         augmentation: Augmentation,
         *,
@@ -419,7 +437,7 @@ class Corpus(Loader):
         processes: int = 1,
         share: int = 1,
         download_to: Path | None = None,
-        **how,
+        **how: Any,
     ):
         self.table, self.rule = table, rule
         stream = ShardStream(table, rule, ShardReader(table, columns, download_to=download_to))

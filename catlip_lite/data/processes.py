@@ -6,9 +6,10 @@ import signal
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from itertools import cycle
 from multiprocessing.connection import Connection
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,11 +19,17 @@ PATIENCE = 5.0  # seconds that a process gets to end by itself: it may have copi
 MOST_AHEAD = 256  # items on their way to a worker: of some hundreds, none waits for room in the pipe while it waits, too
 
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
 class WorkerDied(RuntimeError):
     """A process that reads and decodes was killed, or crashed."""
 
 
-def by_processes(work: Callable, items: Iterable, workers: int, ahead: int, told: Callable[[object], str]) -> Iterator:
+def by_processes(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int, told: Callable[[Item], str]
+) -> Generator[Result, None, None]:
     """`work(item)` of each item, in order. Items are dealt out to the workers in turn, each with so many `ahead`; without
     workers, this process does it.
 
@@ -43,9 +50,9 @@ def by_processes(work: Callable, items: Iterable, workers: int, ahead: int, told
             _unless_dead(process, item, told, pipe.send, item)
             in_hand.append((item, process, pipe))
             if len(in_hand) == workers * ahead:
-                yield _result(*in_hand.popleft(), told)
+                yield _result(told, *in_hand.popleft())
         while in_hand:
-            yield _result(*in_hand.popleft(), told)
+            yield _result(told, *in_hand.popleft())
     finally:
         for _, pipe in started:
             pipe.close()
@@ -55,7 +62,7 @@ def by_processes(work: Callable, items: Iterable, workers: int, ahead: int, told
             process.join()
 
 
-def _start(context, work: Callable) -> tuple:
+def _start(context: Any, work: Callable) -> tuple[Any, Connection]:
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(work, there, here), daemon=True)
     process.start()
@@ -84,14 +91,14 @@ def _serve(work: Callable, pipe: Connection, parents: Connection) -> None:
             return
 
 
-def _result(item, process, pipe: Connection, told: Callable[[object], str]):
+def _result(told: Callable[[Item], str], item: Item, process: Any, pipe: Connection) -> Any:
     good, result = _unless_dead(process, item, told, pipe.recv)
     if not good:
         raise result
     return result
 
 
-def _unless_dead(process, item, told: Callable[[object], str], speak: Callable, *args):
+def _unless_dead(process: Any, item: Item, told: Callable[[Item], str], speak: Callable, *args: object) -> Any:
     """What a word with a worker gives. Raises WorkerDied if it is not there to answer."""
     try:
         return speak(*args)

@@ -92,7 +92,7 @@ def group_samples(files: Iterable[tuple[str, Place]]) -> Iterator[tuple[str, dic
     Neighbours of one key are a sample; an extension that the sample has already begins the next, so that shards that were put
     end to end lose nothing where their keys meet.
     """
-    last, parts = None, {}
+    last, parts = "", {}
     try:
         for name, place in files:
             key, extension = key_and_extension(name)
@@ -305,7 +305,7 @@ def tar_files(file: IO[bytes], read: ReadAt, inner: Place | None = None) -> Iter
             for member in tar:
                 if member.isfile():
                     yield member.name, (member.offset_data, member.size)
-                tar.members = []  # else it keeps a kilobyte a member
+                tar.members = []  # type: ignore[attr-defined]  # else it keeps a kilobyte a member
             if read(tar.offset, tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
                 raise BreaksOff.at("no end-of-archive block")
     except tarfile.ReadError as error:

@@ -15,7 +15,7 @@ import os
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -328,7 +328,7 @@ class _Epoch:
         return np.searchsorted(self.window_starts, sequence, side="right") - 1
 
 
-def _remembered(memory: OrderedDict, key, draw: Callable, most: int):
+def _remembered(memory: OrderedDict, key: Hashable, draw: Callable, most: int):
     """What `draw` gives for a key, drawn once while it is among the `most` last asked for."""
     if key in memory:
         memory.move_to_end(key)
@@ -359,6 +359,8 @@ class ShardReader:
 
     It opens nothing before the first read, so it can be sent to another process; after a fork, the child opens its own files.
     """
+
+    _pool: ThreadPoolExecutor | None  # of those that open shards in the background
 
     def __init__(
         self,
@@ -418,14 +420,15 @@ class ShardReader:
         if self._pid == os.getpid():
             if self._pool is not None:
                 self._pool.shutdown(wait=False, cancel_futures=True)
-            self._finalize()
+            if self._finalize is not None:
+                self._finalize()
         self._reset()
 
     def _reset(self) -> None:
         self._open: OrderedDict[int, Future[_OpenShard | _OpenGroup]] = OrderedDict()  # the last used one last
         self._unreadable: dict[int, float] = {}  # shard -> when it may be tried again
         self._told: set[int] = set()  # shards with something wrong that the log has
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool = None
         self._finalize: Finalize | None = None
         self._pid: int | None = None
 
@@ -486,7 +489,7 @@ class ShardReader:
         """Open a shard, in the background or not. Raises what the last attempt raised."""
         address, group = self.table.place(shard)
         if group is not None:
-            work = partial(_open_group, address, group, self.columns)
+            work: Callable[[], _OpenShard | _OpenGroup] = partial(_open_group, address, group, self.columns)
         elif "://" in address:
             work = partial(_open_remote, address, self._downloads(), self.columns)
         else:

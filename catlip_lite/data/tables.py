@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Protocol
+from typing import IO, Any, Protocol
 
 import fsspec
 import pyarrow as pa
@@ -37,29 +37,29 @@ class Table(Protocol):
 
 
 class _Parquet:
-    def __init__(self, file):
+    def __init__(self, file: str | IO[bytes]):
         self.parquet = pq.ParquetFile(file, buffer_size=READ_BUFFER)
         self.schema = self.parquet.schema_arrow
         self.groups = [self.parquet.metadata.row_group(group).num_rows for group in range(self.parquet.num_row_groups)]
 
-    def read(self, columns, group=None):
+    def read(self, columns: Sequence[str], group: int | None = None) -> pa.Table:
         return self.parquet.read(columns) if group is None else self.parquet.read_row_group(group, columns)
 
-    def batches(self, columns, rows):
+    def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         return self.parquet.iter_batches(rows, columns=columns, use_threads=False)  # the cores are other files'
 
 
 class _Arrow:
-    def __init__(self, file):
+    def __init__(self, file: str | IO[bytes]):
         with pa.ipc.open_stream(file) as stream:
             self.table = stream.read_all()  # of a mapped file, this reads nothing
         self.schema, self.parts = self.table.schema, self.table.to_batches()
         self.groups = [len(part) for part in self.parts]
 
-    def read(self, columns, group=None):
+    def read(self, columns: Sequence[str], group: int | None = None) -> pa.Table:
         return (self.table if group is None else pa.Table.from_batches([self.parts[group]])).select(columns)
 
-    def batches(self, columns, rows):
+    def batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         return iter(self.table.select(columns).to_batches(rows))
 
 
@@ -124,7 +124,7 @@ def image_column(where: str, schema: pa.Schema) -> str:
     )
 
 
-def class_names(feature) -> list[str] | None:
+def class_names(feature: object) -> list[str] | None:
     """The names of a ClassLabel column, or of a column of lists of them; ImageNet-1k's become WNIDs, whose order they have."""
     if isinstance(feature, list) and feature:
         return class_names(feature[0])
@@ -142,7 +142,7 @@ def class_names(feature) -> list[str] | None:
     return list(names) if names else None
 
 
-def image_bytes(value: object, folder: str, name: str) -> bytes:
+def image_bytes(value: Any, folder: str, name: str) -> bytes:
     """The encoded image that a cell holds: bytes, a struct with `bytes` and `path`, or a path, counted from `folder`."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")

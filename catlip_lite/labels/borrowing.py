@@ -96,7 +96,8 @@ def _hyponyms(labels: LabelSet, vocabulary: Vocabulary, _: float) -> list[dict[i
 def _similar(labels: LabelSet, vocabulary: Vocabulary, min_similarity: float) -> list[dict[int, float]]:
     found = []
     for start in range(0, len(labels), LABELS_AT_ONCE):
-        part = LabelSet(labels.title, *(column[start : start + LABELS_AT_ONCE] for column in (labels.names, labels.wnids)))
+        some = slice(start, start + LABELS_AT_ONCE)
+        part = LabelSet(labels.title, labels.names[some], labels.wnids[some])
         for line in similarity(label_distances(part, vocabulary.wnids)):
             rows = np.flatnonzero(line >= np.float32(min_similarity))
             found.append(dict(zip(rows.tolist(), line[rows].tolist(), strict=True)))

@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
 from math import fsum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .labeler import CaptionLabeler, name_to_wnids
 from .senses import compound_forms, in_captions, lemma_of, sense_of
@@ -98,7 +98,7 @@ def _shares(parts: Sequence[Part]) -> Mapping[int, float]:
 
     Weights are squared, so that mostly the likeliest senses count: many animals are also their meat or fur, by their names.
     """
-    shares = Counter()
+    shares: Any = Counter()  # of floats
     for senses, *_ in parts:
         total = sum(weight**2 for weight in senses.values())
         for row, weight in senses.items():
@@ -169,7 +169,7 @@ def _parts_of_thing(words: list[str]) -> list[Part]:
     for at in range(len(words)):
         before, head = " ".join(words[:at]), " ".join(words[at:])
         if lemmas := _lemmas(head):
-            senses = _senses(lemmas, sense_of(lemmas[0], "visual"))
+            senses = _senses(lemmas, sense_of(lemmas[0], "visual"))  # type: ignore[arg-type]  # a noun has a sense
             return [*_named_in(before, head=False), Part(senses, sure=at == 0 or bool(_named_in(head)))]
     return _named_in(" ".join(words))
 

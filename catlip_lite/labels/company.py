@@ -214,7 +214,8 @@ class _Counts:
         for lemma, (column, count) in self.of_lemma.items():
             for row, share in zip(nouns.senses[lemma], prior_of(lemma), strict=True):
                 parts.append((np.full(len(column), row), column, share * count))
-        return tuple(map(np.concatenate, zip(*parts, strict=True)))
+        rows, columns, counts = map(np.concatenate, zip(*parts, strict=True))
+        return rows, columns, counts
 
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
         """Numbers for synsets by which those below one follow it; and how many these are, itself included."""

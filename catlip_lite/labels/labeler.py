@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -111,7 +112,9 @@ class CaptionLabeler:
             return known
         readers = {code: reader for code, reader in self._readers.items() if code != "en"}
         lemmas = (
-            self._language.source if self._language else "; ".join(f"{c}: {r._language.source}" for c, r in readers.items())
+            self._language.source
+            if self._language
+            else "; ".join(f"{c}: {r._language.source}" for c, r in readers.items() if r._language)
         )
         return known | dict(zip(LANGUAGE_FACTS, (self.language, lemmas), strict=True))
 
@@ -164,7 +167,7 @@ class CaptionLabeler:
             result += [pairs[start:end] for start, end in pairwise([0, *ends.tolist()])]
         return result
 
-    def _batches(self, captions) -> Iterable[tuple[np.ndarray, np.ndarray, Iterable[str]]]:
+    def _batches(self, captions: Sequence) -> Iterable[tuple[np.ndarray, np.ndarray, Iterable[str]]]:
         """What `_find` gives, for some captions at a time."""
         if isinstance(captions, (str, bytes)):
             raise TypeError(f"label() takes a list of captions, not one string: pass [{captions[:60]!r}]")
@@ -211,13 +214,13 @@ class CaptionLabeler:
         """Choose senses in place, by what stands beside words: facts is what `_facts_of_word` gives for each, int32 [P, 4]."""
         numbers[(length == 1) & verbs_in_place(facts[:, 3], ends)] = 0
         at = np.flatnonzero(numbers >= UNDECIDED)
-        numbers[at] = self._company.choose(numbers[at], at, facts[:, 2], ends)
+        numbers[at] = self._company.choose(numbers[at], at, facts[:, 2], ends)  # type: ignore[union-attr]  # sense="context"
 
     def _split(self, texts: pa.Array) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
         """Words of N texts: those of distinct pieces; what `_facts_of_word` gives for these, int32 [D, 2 or 4]; an index into
         them for each word, int64; where each text's end, int64 [N]."""
         pieces, ids, ends = cut(texts)
-        split = [*map(self._words_of, pieces)]
+        split: Any = [*map(self._words_of, pieces)]
         unclear = np.array([words is None for words in split], dtype=bool)[ids]
         if unclear.any():
             # A text with a piece that cannot be split alone is split whole: one more piece, in the place of its own.
@@ -243,7 +246,8 @@ class CaptionLabeler:
 
     def _parts_of_piece(self, piece: str) -> tuple[str, ...]:
         """The words of a piece in another language, its compounds in parts."""
-        return tuple(chain.from_iterable(map(self._language.parts, _words_of_piece(piece))))
+        parts = self._language.parts  # type: ignore[union-attr]  # it splits for other languages alone
+        return tuple(chain.from_iterable(map(parts, _words_of_piece(piece))))
 
     def _facts_of_word(self, word: str) -> tuple[int, ...]:
         """The WNID number of a noun's meaning, 0 (which no synset has) of others; its number in the trie, 0 without. For sense
@@ -255,7 +259,7 @@ class CaptionLabeler:
         if self.mode == "pos":
             return number_of(sense_of(load_nouns().lemmatize(word.lower()), self.sense, self.proper_nouns)), 0
         number = number_of(noun_of(word, self._word_sense, self.proper_nouns))
-        in_compounds = self._trie.word_id.get(word.replace(".", ""), 0)
+        in_compounds = self._trie.word_id.get(word.replace(".", ""), 0)  # type: ignore[union-attr]  # mode="compound"
         if not self._company:
             return number, in_compounds
         undecided = number and self._company.undecided(lemma_named(word))

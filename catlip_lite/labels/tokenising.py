@@ -266,7 +266,7 @@ def piece_tokens(piece: str, *, cased: bool = True) -> tuple[str, ...] | None:
     if "." in word[:-1] and _END_WITHIN.search(word):
         return tuple(_tokens_between(word)) if _ELLIPSIS.fullmatch(word) else None
     if last and _ENDS_SENTENCE.fullmatch(word):
-        return (*piece_tokens(f"{word[:-1]} "), ".")
+        return (*piece_tokens(f"{word[:-1]} "), ".")  # type: ignore[misc]  # letters alone never depend on others
     if last:
         return tuple(treebank_tokens(f"x {word}")[1:])
     return _tokens_before_a_word(word, cased) if word.endswith(".") else tuple(_tokens_between(word))
@@ -286,4 +286,4 @@ def _tokens_before_a_word(word: str, cased: bool) -> tuple[str, ...] | None:
         return None
     if stem in parameters.abbrev_types:
         return None if cased else (word,)
-    return (*piece_tokens(f"{word[:-1]} "), ".") if _ENDS_SENTENCE.fullmatch(word) else None
+    return (*piece_tokens(f"{word[:-1]} "), ".") if _ENDS_SENTENCE.fullmatch(word) else None  # type: ignore[misc]

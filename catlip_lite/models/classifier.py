@@ -48,7 +48,13 @@ def classifier_network(
 
 
 def save_classifier(
-    folder: Path, state: Mapping[str, torch.Tensor], classes: Sequence[str], backbone: Mapping, *, image_size: int, **facts
+    folder: Path,
+    state: Mapping[str, torch.Tensor],
+    classes: Sequence[str],
+    backbone: Mapping,
+    *,
+    image_size: int,
+    **facts: object,
 ) -> Path:
     """Write the folder that `load_classifier` reads; the weights last, so that a folder with weights is complete.
 
@@ -90,7 +96,7 @@ class Classifier:
     """A fine-tuned ViT with its classes and its evaluation view; images are given as to a `PretrainedModel`."""
 
     def __init__(self, network: nn.Module, config: dict, device: str | torch.device | None = None, precision: str = "fp32"):
-        self._model = PretrainedModel(network, None, config, device, precision)
+        self._model = PretrainedModel(network, None, config, device, precision)  # type: ignore[arg-type]  # classes of its own
         self.network, self.config, self.classes = self._model.network, config, list(config["classes"])
         self.device, self.evaluation = self._model.device, self._model.evaluation
 

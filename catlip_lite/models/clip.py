@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cache
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +54,7 @@ PROMPTS = (
 )  # fmt: skip
 
 
-def open_clip():
+def open_clip() -> ModuleType:
     """The package, which only contrastive objectives need. Raises ImportError with advice."""
     try:
         return importlib.import_module("open_clip")
@@ -132,7 +133,10 @@ class ClipModel(ImageModel):
     logit_scale: what cosines are multiplied by, before a softmax over captions.
     """
 
-    def __init__(self, network: nn.Module, text: nn.Module, logit_scale: float, config: dict, device=None, precision="fp32"):
+    def __init__(
+        self, network: nn.Module, text: nn.Module, logit_scale: float, config: dict, device: str | torch.device | None = None,
+        precision: str = "fp32",
+    ):  # fmt: skip
         super().__init__(network, config, device, precision)
         self.text, self.logit_scale = text.to(self.device).eval(), logit_scale
 

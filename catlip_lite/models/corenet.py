@@ -10,7 +10,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -218,11 +218,18 @@ def load_corenet_detector(
         classes = len(state[f"{ROI}.box_predictor.cls_score.bias"]) - 1
         return [network, DetectionHeads(classes, network.strides, image_size, channels=channels)]
 
-    network, heads = _load_dense(state, "detector", f"{BACKBONE}.encoder.", PYRAMID | DETECTION_HEADS, build, positions)
+    network, heads = _load_dense(state, "detector", f"{BACKBONE}.encoder.", {**PYRAMID, **DETECTION_HEADS}, build, positions)
     return network, heads
 
 
-def _load_dense(state, kind: str, encoder: str, head: Modules, build, positions: str) -> list[nn.Module]:
+def _load_dense(
+    state: Mapping[str, torch.Tensor],
+    kind: str,
+    encoder: str,
+    head: Modules,
+    build: Callable[[VitShape], list[nn.Module]],
+    positions: str,
+) -> list[nn.Module]:
     """The networks that `build` makes for the shape of a state dict whose ViT's names begin with `encoder`, filled with it."""
     refuse_unknown("positions", positions, RESAMPLINGS)
     depth = _depth(f"{encoder}transformer", state)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from torch import nn
 from ..artefacts import atomic_path, provenance
 from .classifier import OF_BACKBONE
 from .flops import MLP_RATIO
+from .precision import arranged
 from .vit import MODELS, ConvStem, VitShape, build_vit, refuse_size, shape_of
 
 GLOBAL_BLOCKS = 4  # blocks that see the whole image where the others see windows, as in ViTDet
@@ -62,7 +64,7 @@ class MapAttention(Attention):
 
     windows = 0
 
-    def forward(self, x: torch.Tensor, **_) -> torch.Tensor:  # a block also hands on masks, which nothing here has
+    def forward(self, x: torch.Tensor, **_: object) -> torch.Tensor:  # a block also hands on masks, which nothing here has
         if not self.windows:
             return super().forward(x.flatten(1, 2)).view(x.shape)
         parts, padded = window_partition(x, self.windows)
@@ -110,7 +112,7 @@ class DenseViT(OnViT):
         tokens = vit.patch_embed(images)
         tokens = vit._pos_embed(tokens).view(tokens.shape).contiguous()  # [B, H, W, D], so that windows can be cut from it
         tokens = checkpoint_seq(vit.blocks, tokens) if vit.grad_checkpointing else vit.blocks(tokens)
-        return vit.norm(tokens).permute(0, 3, 1, 2)
+        return arranged(vit.norm(tokens).permute(0, 3, 1, 2))
 
     def freeze(self) -> None:
         """Have it stay as it is in training, the statistics of its batch norms included."""
@@ -142,7 +144,7 @@ def halve_stride(embed: nn.Module) -> None:
         first.padding = tuple(side // 4 for side in first.kernel_size)
 
 
-def dense_vit(network: VisionTransformer, image_size: int, **options) -> DenseViT:
+def dense_vit(network: VisionTransformer, image_size: int, **options: Any) -> DenseViT:
     """A pre-trained ViT's weights as a feature map of its own, on the CPU; positions are resampled in 2-D for its tokens.
 
     network: of `create_vit`, or a VisionTransformer of timm with the same parts; it is left as it is. options: `DenseViT`'s.
@@ -164,14 +166,14 @@ def dense_vit(network: VisionTransformer, image_size: int, **options) -> DenseVi
 # ---------------------------------------------------------------- folders
 
 
-def dense_config(task: str, backbone: Mapping, classes: Sequence[str], image_size: int, **architecture) -> dict:
+def dense_config(task: str, backbone: Mapping, classes: Sequence[str], image_size: int, **architecture: object) -> dict:
     """What a folder's config.json tells of a network: the pre-trained model's part, classes, size, and how it is built."""
     kept = {name: backbone.get(name) for name in OF_BACKBONE}
     named = {"num_classes": len(classes), "classes": list(classes)}
     return {"task": task, **kept, "image_size": image_size, **architecture, **named}
 
 
-def write_folder(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping, **facts) -> Path:
+def write_folder(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping, **facts: object) -> Path:
     """Write config.json, with provenance, and model.safetensors; this last, so that a folder with weights is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / "config.json") as staging:
@@ -196,7 +198,7 @@ def read_folder(folder: Path, task: str, notebook: str) -> tuple[dict, dict[str,
 def backbone_of(config: Mapping) -> DenseViT:
     """The feature map that a configuration describes, randomly initialised."""
     shape = MODELS[config["model"]]
-    options = {name: config.get(name) for name in ("output_stride", "windows")}
+    options: dict[str, Any] = {name: config.get(name) for name in ("output_stride", "windows")}
     return DenseViT(replace(shape, stem=config.get("stem") or shape.stem), config["image_size"], **options)
 
 

@@ -121,7 +121,8 @@ class ProposalHead(RPNHead):
             nn.init.normal_(conv[0].weight, std=0.01)
 
     def forward(self, x: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        return tuple([part.float() for part in found] for found in super().forward(x))
+        scores, boxes = ([part.float() for part in found] for found in super().forward(x))
+        return scores, boxes
 
 
 class BoxPredictor(FastRCNNPredictor):
@@ -216,7 +217,9 @@ class DetectionHeads(nn.Module):
         found, _ = self.roi_heads(features, proposals, images.image_sizes)
         return [objects | {"labels": objects["labels"] - 1} for objects in found]
 
-    def _inputs(self, features, image_sizes) -> tuple[dict[str, torch.Tensor], ImageList]:
+    def _inputs(
+        self, features: Mapping[str, torch.Tensor], image_sizes: Sequence[tuple[int, int]] | None
+    ) -> tuple[dict[str, torch.Tensor], ImageList]:
         finest = features["0"]
         whole = tuple(side * self.strides[0] for side in finest.shape[-2:])
         sizes = [whole] * len(finest) if image_sizes is None else list(image_sizes)
@@ -248,7 +251,7 @@ def detector_config(
     return dense_config("detection", backbone, classes, image_size, **options)
 
 
-def save_detector(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping, **facts) -> Path:
+def save_detector(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping, **facts: object) -> Path:
     """Write the folder that `load_detector` reads.
 
     state: of a `PyramidBackbone` and its `DetectionHeads`, which share no name. config: `detector_config`'s. facts: provenance.

@@ -31,7 +31,7 @@ def export_timm(model: ModelLike, destination: str | os.PathLike) -> Path:
     The folder gets `model.safetensors`, and `config.json` with the architecture, the evaluation transform (mean 0 and std 1, so
     pixels in 0..1, unless the model has others), the WNIDs as `label_names`, synset names as `label_descriptions`:
 
-        network = timm.create_model("local-dir:<folder>", pretrained=True)      # timm >= 1.0.16; or hf-hub:, uploaded
+        network = timm.create_model("local-dir:<folder>", pretrained=True)      # timm >= 1.0.26; or hf-hub:, uploaded
         transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
 
     Only stem="patches" has an equal in timm. Its `vit_base_mci_224` is nearest to the reference's stem, but does not pad the

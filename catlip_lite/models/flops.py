@@ -6,13 +6,14 @@ Reads shapes alone, so that plans need no network; `catlip_lite.training.plan` a
 from __future__ import annotations
 
 import re
+from typing import Any, TypeAlias
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from .vit import MODELS, ConvStem, VitShape, refuse_size, refuse_unknown, shape_of
 
-Model = str | VitShape | VisionTransformer  # a name of `MODELS`, a shape, or a network
+Model: TypeAlias = str | VitShape | VisionTransformer  # a name of `MODELS`, a shape, or a network
 MLP_RATIO = 4  # hidden width of a block's MLP, in widths
 
 
@@ -51,8 +52,9 @@ def training_flops(model: Model, image_size: int = 224, num_classes: int | None 
     The usual convention: what activation checkpointing computes again is not counted, so that the share of the peak is one of
     useful work (MFU). ViT-B/16 at 224 with 24,320 classes: 106.4 GFLOP; the 105.5 often used are those of plain patches.
     """
-    frozen = getattr(getattr(model, "backbone", None), "frozen", False)  # nothing goes back through it
-    spared = 2 * model.backbone.forward_flops(image_size) if frozen else 0
+    backbone: Any = getattr(model, "backbone", None)
+    frozen = getattr(backbone, "frozen", False)  # nothing goes back through it
+    spared = 2 * backbone.forward_flops(image_size) if frozen else 0
     return 3 * forward_flops(model, image_size, num_classes, keep_tokens) - spared
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -78,8 +79,18 @@ def idf_weights(counts: np.ndarray, num_captions: int) -> np.ndarray:
 # ---------------------------------------------------------------- borrowed rows
 
 
+class WithRows(Protocol):
+    """What is asked of a `PretrainedModel`: its head, and what this answers whatever the image, float32 [V]."""
+
+    network: torch.nn.Module
+
+    @property
+    def prior(self) -> np.ndarray:
+        """See `prior_logits`."""
+
+
 def transfer_head(
-    model, borrowed: Sequence[Borrowed], *, scale: str | float = "as trained", bias: str = "prior", seed: int = 0
+    model: WithRows, borrowed: Sequence[Borrowed], *, scale: str | float = "as trained", bias: str = "prior", seed: int = 0
 ) -> Head:
     """Transfer Init: each label's row is the weighted mean of the rows it borrows; float32 weight [C, D] and bias [C].
 
@@ -110,7 +121,7 @@ def transfer_head(
     return head
 
 
-def zero_shot_head(model, borrowed: Sequence[Borrowed], *, prior_corrected: bool = True) -> Head:
+def zero_shot_head(model: WithRows, borrowed: Sequence[Borrowed], *, prior_corrected: bool = True) -> Head:
     """Zero-shot of a `PretrainedModel`: the mean, over the rows that a label borrows, of logit less the synset's prior.
 
     That is how much the image speaks for a synset, whatever its frequency; prior_corrected=False leaves the frequency in. A

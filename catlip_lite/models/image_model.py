@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from torch import nn
 from ..data.images import Evaluation, decode, to_rgb
 from .precision import choose_device, choose_precision, prefer_plain_attention
 
-ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray | torch.Tensor
-Images = ImageLike | Sequence[ImageLike]
+ImageLike: TypeAlias = str | os.PathLike | bytes | Image.Image | np.ndarray | torch.Tensor
+Images: TypeAlias = ImageLike | Sequence[ImageLike]
 
 
 class ImageModel:
@@ -28,7 +29,7 @@ class ImageModel:
     Arrays and tensors are uint8, or floats in 0..1, which are rounded to 8 bits. ValueError tells what else was given.
     """
 
-    def __init__(self, network: nn.Module, config: dict, device=None, precision: str = "fp32"):
+    def __init__(self, network: nn.Module, config: dict, device: str | torch.device | None = None, precision: str = "fp32"):
         self.device = choose_device(device)
         self.dtype = choose_precision(self.device, precision)
         if self.device.type == "cpu" and self.dtype == torch.bfloat16:
@@ -75,7 +76,8 @@ class ImageModel:
             images = eight_bits(images)
             if uncropped and len(images):
                 return images
-        views = [self.evaluation.view(to_pil(image)) for image in ([images] if single else images)]
+        several: Any = [images] if single else images
+        views = [self.evaluation.view(to_pil(image)) for image in several]
         if not views:
             raise ValueError("no images given")
         return torch.stack(views)
@@ -86,12 +88,13 @@ def colour_statistics(config: Mapping, device: torch.device | None = None) -> tu
     mean, std = config.get("mean"), config.get("std")
     if mean is None and std is None:
         return None
-    if any(values is None or len(values) != 3 for values in (mean, std)) or min(std) <= 0:
+    if mean is None or std is None or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise ValueError(f"mean={mean} and std={std} must be three numbers each, a colour each, std above 0; or both None")
-    return tuple(torch.tensor(values, dtype=torch.float32, device=device)[:, None, None] for values in (mean, std))
+    mean, std = (torch.tensor(values, dtype=torch.float32, device=device)[:, None, None] for values in (mean, std))
+    return mean, std
 
 
-def is_single(images) -> bool:
+def is_single(images: Any) -> bool:
     """Whether it is one image, not a list or a batch of them."""
     pixels = isinstance(images, (np.ndarray, torch.Tensor))
     return images.ndim == 3 if pixels else isinstance(images, (str, os.PathLike, bytes, Image.Image))
@@ -118,7 +121,7 @@ def eight_bits(images: np.ndarray | torch.Tensor, axes: Sequence[int] = (3, 4)) 
     Raises ValueError, which says what it is, for any other.
     """
     is_tensor, why = isinstance(images, torch.Tensor), ""
-    floats = images.is_floating_point() if is_tensor else images.dtype.kind == "f"
+    floats = images.is_floating_point() if isinstance(images, torch.Tensor) else images.dtype.kind == "f"
     if images.ndim not in axes:
         why = "one image has three axes, a batch has four"
     elif images.shape[-3 if is_tensor else -1] != 3:
@@ -130,5 +133,6 @@ def eight_bits(images: np.ndarray | torch.Tensor, axes: Sequence[int] = (3, 4)) 
     if why:
         told = f"{'tensor' if is_tensor else 'array'} is {str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
         raise ValueError(f"an image is an array [H, W, 3] or a tensor [3, H, W], this {told}: {why}")
-    pixels = images.detach() if is_tensor else torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, -3)))
+    tensor = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, -3)))
+    pixels = tensor.detach()
     return pixels.float().mul(255).round().to(torch.uint8) if floats else pixels

@@ -34,7 +34,7 @@ def save_pretrained(
     folder: Path, state: dict[str, torch.Tensor], vocabulary: Vocabulary | None, *,
     model: str, image_size: int, stem: str | None = None, pooling: str | None = None,
     mean: Sequence[float] | None = None, std: Sequence[float] | None = None, short_side: int | None = None,
-    objective: str = "catlip", context_length: int = CONTEXT, **facts,
+    objective: str = "catlip", context_length: int = CONTEXT, **facts: object,
 ) -> Path:  # fmt: skip
     """Write the folder that `load` reads; the weights last, so that a folder with weights is complete.
 
@@ -121,7 +121,10 @@ class PretrainedModel(ImageModel):
     clip: the `ClipModel` beside it, of one that was trained as `superclip`.
     """
 
-    def __init__(self, network, vocabulary: Vocabulary, config: dict, device=None, precision: str = "fp32", clip=None):
+    def __init__(
+        self, network: nn.Module, vocabulary: Vocabulary, config: dict, device: str | torch.device | None = None,
+        precision: str = "fp32", clip: ClipModel | None = None,
+    ):  # fmt: skip
         super().__init__(network, config, device, precision)
         self.vocabulary, self.clip = vocabulary, clip
 

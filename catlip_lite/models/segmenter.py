@@ -96,7 +96,7 @@ def segmenter_config(
     return dense_config("segmentation", backbone, classes, image_size, **options)
 
 
-def save_segmenter(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping, **facts) -> Path:
+def save_segmenter(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping, **facts: object) -> Path:
     """Write the folder that `load_segmenter` reads. state: a `Segmenter`'s. config: `segmenter_config`'s. facts: provenance."""
     return write_folder(folder, state, config, **facts)
 

@@ -51,7 +51,7 @@ class ConvStem(nn.Module):
         "overlapping": ((3, 2, 1), (3, 2, 1), (3, 2, 1)),
     }
 
-    def __init__(self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, kind: str, **_):  # timm's call
+    def __init__(self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, kind: str, **_: object):  # timm's call
         super().__init__()
         layers, channels = self.LAYERS[kind], self.channels(kind, embed_dim, in_chans)
         stride = math.prod(step for _, step, _ in layers)
@@ -146,7 +146,7 @@ def timm_arguments(shape: VitShape, image_size: int) -> dict:
 
 def shape_of(network: VisionTransformer) -> VitShape:
     """The way back from `build_vit`. Raises ValueError for a network that it does not make."""
-    embed, blocks = getattr(network, "patch_embed", None), getattr(network, "blocks", ())
+    embed, blocks = getattr(network, "patch_embed", None), getattr(network, "blocks", [])
     if not isinstance(embed, (ConvStem, PatchEmbed)) or not len(blocks):
         raise ValueError(f"{type(network).__name__} is no ViT of create_vit: pass the bare network")
     stem = embed.kind if isinstance(embed, ConvStem) else "patches"

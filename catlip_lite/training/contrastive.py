@@ -8,6 +8,7 @@ it to the device, into the checkpoint and the average of the weights.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -96,11 +97,11 @@ class Gathered(torch.autograd.Function):
     """The rows of all processes, by rank; the gradient of a process's rows is the sum of what all make of them."""
 
     @staticmethod
-    def forward(ctx, mine: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, mine: torch.Tensor) -> torch.Tensor:
         parts = [torch.empty_like(mine) for _ in range(parallel.world_size())]
         dist.all_gather(parts, mine)
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         return parallel.summed_over_processes(gradient.contiguous()).chunk(parallel.world_size())[parallel.rank()]

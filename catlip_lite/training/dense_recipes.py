@@ -6,6 +6,7 @@ Between notebooks 11 and 12 and the loop, which takes a `DenseRecipe` as it take
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..data.dense.views import FIT
 from ..models.segmenter import HEADS
@@ -36,7 +37,7 @@ TABLE_9_BY_MODEL = {
 }
 ALIKE = {"augmentation": "paper", "range_augment": True, "head_bias": "zero", "loss": "softmax", "label_smoothing": 0.0}
 
-ARMS = {  # ways to train a detector that notebook 12 compares, the reference's first, and what each changes
+ARMS: dict[str, dict] = {  # ways to train a detector that notebook 12 compares, the reference's first, and what each changes
     "pre-trained": {},
     "untrained": {},
     "windows": {"windows": 14},  # ViTDet's attention
@@ -92,7 +93,7 @@ class DenseRecipe(FinetuneRecipe):
         return self.lr * 0.1 ** sum(step >= share * self.max_steps for share in (self.first_drop, self.second_drop))
 
 
-def dense_recipe_for(model: str, task: str, *, num_images: int, processes: int = 1, **given) -> DenseRecipe:
+def dense_recipe_for(model: str, task: str, *, num_images: int, processes: int = 1, **given: Any) -> DenseRecipe:
     """The recipe of a model, a name of `MODELS`, for so many training images; values given and not None replace those of table
     8 ("segmentation") or 9 ("detection").
 
@@ -110,7 +111,7 @@ def dense_recipe_for(model: str, task: str, *, num_images: int, processes: int =
         known = " or ".join(map(str, strides))
         raise ValueError(f"output_stride={given['output_stride']} is none for {task} with {model}: choose {known}")
     if model == "vit_nano8":
-        values = DEMO[task]
+        values: dict[str, Any] = DEMO[task]
     else:
         values = TABLE_8 if segmentation else TABLE_9 | TABLE_9_BY_MODEL.get(model, TABLE_9_BY_MODEL["vit_b16"])
     values = ALIKE | {"task": task} | values

@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.layers import PatchDropout
@@ -25,7 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ..artefacts import atomic_path
 from ..data.loader import Batch, Loader
 from ..models.flops import mfu, peak_flops, training_flops
-from ..models.precision import choose_device, choose_precision, prefer_plain_attention
+from ..models.precision import arranged, choose_device, choose_precision, exact_device, prefer_plain_attention
 from . import parallel
 from .optimiser import Ema, create_optimisers
 from .range_augment import RangeAugment, target_mse
@@ -37,11 +38,11 @@ from .steps import Place, StepPlan
 class RunOptions:
     """How a run is carried out, as plain values: nothing here changes what it computes, but for rounding.
 
-    device: None, the best there is. precision: see `choose_precision`. compile: torch.compile; None: on GPUs. parallel: "ddp"
-    or "fsdp", see `distribute`; None: fsdp for vit_l16 and vit_h16. activation_checkpointing: compute activations twice, keep
-    fewer; None: as `fit_to_device` finds. checkpoint_every, keep_every, log_every: steps; checkpoint_every None: none, as for
-    runs of seconds. keep_last, keep_every: see `save_checkpoint`. record_samples: see `RunLog`. also_every: steps after which
-    there is a checkpoint besides, where `checkpoint_every` of them take long.
+    device: None, the best there is. precision: see `choose_precision`. compile: torch.compile; None: on GPUs, Apple's aside.
+    parallel: "ddp" or "fsdp", see `distribute`; None: fsdp for vit_l16 and vit_h16. activation_checkpointing: compute
+    activations twice, keep fewer; None: as `fit_to_device` finds. checkpoint_every, keep_every, log_every: steps;
+    checkpoint_every None: none, as for runs of seconds. keep_last, keep_every: see `save_checkpoint`. record_samples: see
+    `RunLog`. also_every: steps after which there is a checkpoint besides, where `checkpoint_every` of them take long.
     """
 
     device: str | None = None
@@ -85,14 +86,19 @@ class Learner(nn.Module):
     each colour, taken off just before the network; None for a network that sees 0..1.
     """
 
-    def __init__(self, network: nn.Module, loss: Callable, range_augment=None, normalise: Normalise | None = None):
+    def __init__(
+        self, network: nn.Module, loss: Callable, range_augment: RangeAugment | None = None, normalise: Normalise | None = None
+    ):
         super().__init__()
         self.network, self.loss, self.range_augment = network, loss, range_augment
         self.normalise = normalise is not None
         for name, values in zip(("mean", "std"), normalise or (), strict=False):  # of the model, not of a checkpoint
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
-    def forward(self, images, indices, rows, weights, target_mse, *dense):
+    def forward(
+        self, images: torch.Tensor, indices: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor,
+        target_mse: torch.Tensor, *dense: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
         if not images.is_floating_point():
             images = images.float() / 255
         penalty = 0.0
@@ -100,10 +106,9 @@ class Learner(nn.Module):
             images, penalty = self.range_augment(images, target_mse)
         if self.normalise:
             images = (images - self.mean) / self.std
-        # Channels side by side, as cuDNN's tensor-core kernels take them. torch.compile would see to it by itself, but not in
-        # a graph of 300 nodes a convolution (12 blocks make over 1,000, the stem three); on a CPU the stem is a sixth faster.
-        images = images.contiguous(memory_format=torch.channels_last)
-        losses = self.loss(self.network(images), indices, rows, *dense)
+        # torch.compile would see to the layout by itself, but not in a graph of 300 nodes a convolution (12 blocks make over
+        # 1,000, the stem three); on a CPU the stem is a sixth faster.
+        losses = self.loss(self.network(arranged(images)), indices, rows, *dense)
         return (losses * weights).sum() / len(weights) + penalty
 
     def towers(self) -> list[nn.Module]:
@@ -160,20 +165,21 @@ def compile_learner(spread: nn.Module, learner: Learner, how: str) -> Callable:
     Shapes are taken as they come, one graph each (13 for the paper's multi-scale, see `scales` for fewer), but for the number
     of labels, which differs from batch to batch.
     """
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    torch.compiler.config.recompile_limit = max(64, torch.compiler.config.recompile_limit)
     if parallel.world_size() > 1 and how == "fsdp":
         parts = [learner.network.patch_embed, *learner.blocks()]
         for part in parts if learner.range_augment is None else [learner.range_augment, *parts]:
             part.compile(dynamic=False)
         return spread
-    # Else DDP has the graph cut where a bucket of gradients is full, in seventeen for ViT-B, to send them a little sooner.
+    # Else DDP has the graph cut where a bucket of gradients is full, in seventeen for ViT-B, to send them a little sooner. For
+    # this and for `mark_dynamic` PyTorch documents no other names than these.
     torch._dynamo.config.optimize_ddp = False
     compiled = torch.compile(spread, dynamic=False)
 
-    def marked(images, indices, rows, weights, target, *dense):
+    def marked(images: torch.Tensor, indices: torch.Tensor, rows: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
         for labels in (indices, rows):
             torch._dynamo.mark_dynamic(labels, 0)
-        return compiled(images, indices, rows, weights, target, *dense)
+        return compiled(images, indices, rows, *others)
 
     return marked
 
@@ -233,8 +239,9 @@ def forward(learner: Callable, batch: Batch, target: torch.Tensor, dtype: torch.
 
 
 def train_step(
-    training: Training, batches: Iterable[Batch], seeds: Sequence[int], target: torch.Tensor, lr: float, clip: float, tell=None
-) -> tuple[torch.Tensor, torch.Tensor]:
+    training: Training, batches: Iterable[Batch], seeds: Sequence[int], target: torch.Tensor, lr: float, clip: float,
+    tell: Callable[[int], None] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """One optimiser step: forward and backward of each micro-batch, gradients averaged, clipped, applied.
 
     batches: as many are taken as there are seeds, each when the one before is under way. seeds: of what each micro-batch draws
@@ -290,7 +297,7 @@ def train(
         raise ValueError("without a folder there is no place for checkpoints: give one, or checkpoint_every=None")
     with settings_kept(device):
         training = start_training(network, loss, recipe, options, normalise)
-        facts = training.resume(folder / "checkpoints") if saving else None
+        facts = training.resume(folder / "checkpoints") if folder is not None and saving else None
         place = _place_of(facts, corpus, recipe, folder)
         plan = StepPlan(recipe, place, parallel.rank(), parallel.world_size())
         meter = Meter(training.learner, recipe, device, training.dtype, (facts or {}).get("skipped", 0))
@@ -301,7 +308,8 @@ def train(
             for step in range(place.step, recipe.max_steps):
                 share, of, patch_drop, lr = plan.share(step), plan.images(step), recipe.patch_drop_at(step), recipe.lr_at(step)
 
-                def tell(micro_batches, step=step, share=share, of=of):  # as if the other processes were as far
+                def tell(micro_batches: int, step: int = step, share: int = share, of: int = of) -> None:
+                    # As if the other processes were as far.
                     on_progress(step + 1, of * micro_batches // share, of)
 
                 set_patch_drop(network, patch_drop)
@@ -320,10 +328,10 @@ def train(
                     _stop_if_not_finite(meter, folder, recipe)
                     log.write(entry)
                     on_log(entry)
-                if save:
+                if save and folder is not None:
                     facts = {"position": place.position, "skipped": meter.skipped, "recipe": recipe.identity()}
                     facts |= {"micro_batch": recipe.micro_batch, **corpus.identity()}
-                    kept = {"keep_last": options.keep_last, "keep_every": options.keep_every}
+                    kept: dict[str, Any] = {"keep_last": options.keep_last, "keep_every": options.keep_every}
                     parallel.save_checkpoint(folder / "checkpoints", done, training.state(), facts, **kept)
         return {name: parallel.whole(value).cpu() for name, value in training.ema.state.items()}
 
@@ -333,7 +341,7 @@ def settings_kept(device: torch.device) -> Iterator[None]:
     """Random states and the precision of float32 products are afterwards what they were."""
     precision = torch.get_float32_matmul_precision()
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.random.fork_rng([device] if device.type != "cpu" else [], device_type=device.type):
             yield
     finally:
         torch.set_float32_matmul_precision(precision)
@@ -375,7 +383,7 @@ AHEAD = 2  # batches on the device that wait for their step
 
 
 def on_device(batches: Generator[Batch], device: torch.device) -> Generator[Batch]:
-    """The batches on a device; on a GPU a thread page-locks the next ones and copies them on a stream of its own meanwhile."""
+    """The batches on a device; on a CUDA GPU a thread page-locks the next ones and copies them on a stream of its own."""
     if device.type != "cuda":
         with closing(batches):
             yield from (batch.to(device) for batch in batches)
@@ -415,7 +423,8 @@ class Meter:
 
     def __init__(self, learner: Learner, recipe: Recipe, device: torch.device, dtype: torch.dtype, skipped: int = 0):
         self.max_steps, self.device, self.peak = recipe.max_steps, device, peak_flops(device, dtype)
-        self.skipped, self.not_finite = skipped, None
+        self.skipped = skipped
+        self.not_finite: tuple[int, list[str]] | None = None
         self._flops = cache(lambda size, patch_drop: learner.training_flops(size, keep_tokens=1 - patch_drop))
         self._restart()
 
@@ -462,8 +471,9 @@ class Meter:
         unknown. data_wait: share of the time spent waiting for batches. labels_per_image: tokens among them, where there are.
         skipped (since the run began), eta_seconds, and the ranges of RangeAugment.
         """
-        mine, norms = torch.stack(self.losses).double(), torch.stack(self.norms).cpu()
-        numbers = torch.tensor([self.labels, self.left_out, self.rows, self.waited], dtype=torch.float64, device=self.device)
+        where = exact_device(self.device)
+        mine, norms = torch.stack(self.losses).to(where).double(), torch.stack(self.norms).cpu()
+        numbers = torch.tensor([self.labels, self.left_out, self.rows, self.waited], dtype=torch.float64, device=where)
         together = parallel.summed_over_processes(torch.cat([mine, numbers])).cpu()  # waits for the device
         seconds, steps = time.perf_counter() - self.since, len(self.losses)
         processes = parallel.world_size()

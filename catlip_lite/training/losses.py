@@ -37,7 +37,9 @@ def create_loss(name: str, vocabulary: Vocabulary | None = None, *, label_smooth
     if label_smoothing and name != "softmax":
         raise ValueError(f"label_smoothing={label_smoothing} belongs to softmax: loss={name!r} takes 0")
     if name != "superclass":
-        return {"bce": bce, "softmax": partial(softmax, label_smoothing=label_smoothing), "asymmetric": asymmetric}[name]
+        smoothed = partial(softmax, label_smoothing=label_smoothing)
+        named: dict[str, Loss] = {"bce": bce, "softmax": smoothed, "asymmetric": asymmetric}
+        return named[name]
     if vocabulary is None:
         raise ValueError("loss='superclass' weights classes by their counts: pass the vocabulary that the targets index")
     return SuperClass(torch.from_numpy(idf_weights(vocabulary.counts, vocabulary.num_captions)))

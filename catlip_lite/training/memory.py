@@ -31,7 +31,7 @@ from .recipes import Recipe
 SPARE = 0.1  # of the memory that is free: fragments of the allocator, buffers of communication, a system that goes on living
 # Without activation checkpointing a step is a quarter faster; with it, more images fit. It is used only if less than so many
 # would fit without: a GPU needs them to be busy, two cores are busy with a handful.
-ENOUGH = {"cuda": 32, "cpu": 8}
+ENOUGH = {"cpu": 8, "mps": 32, "cuda": 32}
 MOST_ON_CPU, FLOPS_ON_CPU = 128, 5e12  # images and FLOPs of a micro-batch: more is no faster, and minutes pass without a word
 AT_WORK = 3  # times what a block keeps: gradients and temporaries, up to 2.6 measured (ViT-B/16, 128 px, fp32)
 IMAGE_COPIES = 9  # bytes a pixel and colour outside of the network: as it came, as float32, augmented
@@ -54,8 +54,9 @@ class Fit:
 
 
 def fit_to_device(
-    network: nn.Module, loss: Callable, recipe: Recipe, options: RunOptions, *, micro_batch=None, before=None, reserve=0.0
-) -> Fit:
+    network: nn.Module, loss: Callable, recipe: Recipe, options: RunOptions, *,
+    micro_batch: int | None = None, before: int | None = None, reserve: float = 0.0,
+) -> Fit:  # fmt: skip
     """Choose micro-batch and activation checkpointing for the device, unless they are given; every process gets the same.
 
     The micro-batch is the largest up to the recipe's that divides a process's share of the batch and is planned to fit, with a
@@ -65,7 +66,7 @@ def fit_to_device(
     The network is moved to its device, and otherwise left as it was. Raises ValueError if not even one image fits.
     """
     device, checkpointing = choose_device(options.device), options.activation_checkpointing
-    kind, most, share = "cuda" if device.type == "cuda" else "cpu", recipe.micro_batch, recipe.batch_size // world_size()
+    kind, most, share = device.type, recipe.micro_batch, recipe.batch_size // world_size()
     if kind == "cpu":
         most = min(most, MOST_ON_CPU, max(1, int(FLOPS_ON_CPU / training_flops(network, recipe.image_size))))
     sizes = [micro_batch] if micro_batch else [n for n in range(most, 0, -1) if share % n == 0]
@@ -74,7 +75,7 @@ def fit_to_device(
         set_patch_drop(network, 0.0)
         with _left_as_it_was(learner):
             wait_for_all()  # until every process has its weights
-            free = (free_memory(device) - reserve) * (1 - SPARE) / (1 if kind == "cuda" else processes_here())
+            free = (free_memory(device) - reserve) * (1 - SPARE) / (processes_here() if kind == "cpu" else 1)
             free += FLOAT * sum(p.numel() for p in learner.parameters())  # the weights are part of the state, and there
             wait_for_all()  # and none has begun to measure
             state = _state(learner, recipe, options)
@@ -87,10 +88,12 @@ def fit_to_device(
                 try:
                     speed = try_out(learner, dtype, recipe, state, *chosen)
                     break
-                except torch.OutOfMemoryError:
+                except RuntimeError as error:  # a torch.OutOfMemoryError, but from Apple's GPU
+                    if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
+                        raise
                     left = need(chosen[0] // 2, chosen[1]) if chosen[0] > 1 else 0.0
                 learner.zero_grad(set_to_none=True)
-                torch.cuda.empty_cache()
+                release_memory(device)
             if chosen is None:
                 least = need(sizes[-1], checkpointing is not False)
                 smaller = "batch_size, or more workers" if recipe.contrastive else "micro_batch, or free memory"
@@ -151,7 +154,7 @@ def planned(learner: Learner, dtype: torch.dtype, recipe: Recipe, state: float) 
         entry = FLOAT * (size // stride) ** 2 * network.embed_dim
         plain, light = depth * block, depth * entry + block
         if recipe.contrastive:
-            text = learner.loss.text
+            text = learner.loss.text  # type: ignore[attr-defined]  # a contrastive one has it
             learner.set_grad_checkpointing(True)
             less, more = (_kept(learner, dtype, n, size, vit, blocks[:1]) for n in (1, 2))
             learner.set_grad_checkpointing(False)
@@ -173,7 +176,7 @@ def _kept(learner: Learner, dtype: torch.dtype, images: int, size: int, vit: nn.
     vit.blocks, total = blocks, 0
     seen = {t.untyped_storage().data_ptr() for t in (*learner.parameters(), *learner.buffers())}
 
-    def keep(tensor):
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
         nonlocal total
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in seen:
@@ -207,14 +210,14 @@ def try_out(learner: Learner, dtype: torch.dtype, recipe: Recipe, state: float, 
     smallest, largest = min(images), max(images)
 
     def seconds(images: int, size: int) -> float:
-        wait = torch.cuda.synchronize if device.type == "cuda" else torch.cpu.synchronize
-        wait(device)
+        wait = torch.get_device_module(device).synchronize
+        wait()
         began = time.perf_counter()
         _loss_of(learner, dtype, images, size).backward()
-        wait(device)
+        wait()
         return time.perf_counter() - began
 
-    if device.type == "cuda":
+    if device.type != "cpu":
         there = 2 * FLOAT * sum(p.numel() for p in learner.parameters())  # weights, and soon their gradients
         beside = torch.empty(int(max(0, state - there)), dtype=torch.uint8, device=device)
         seconds(images[smallest], smallest)
@@ -253,8 +256,7 @@ def _left_as_it_was(learner: Learner) -> Iterator[None]:
         learner.zero_grad(set_to_none=True)
         for name, buffer in learner.named_buffers():
             buffer.copy_(buffers[name])
-        if next(learner.parameters()).is_cuda:
-            torch.cuda.empty_cache()
+        release_memory(next(learner.parameters()).device)
 
 
 # --- what there is ------------------------------------------------------------------------------------------------------------
@@ -264,16 +266,26 @@ V2 = "sys/fs/cgroup", "memory.max", "memory.current", ""
 
 
 def free_memory(device: torch.device, root: Path = Path("/")) -> float:
-    """Bytes that this process may still take on a device: of a GPU what is free, of a CPU's memory what the system says is
-    available or what its control groups leave, whichever is least. root: where /proc and /sys are."""
+    """Bytes that this process may still take on a device: of a GPU what is free, of Apple's what macOS recommends, of a CPU's
+    memory what the system says is available or what its control groups leave, whichever is least. root: where /proc and /sys
+    are."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
+    if device.type == "mps":
+        torch.mps.empty_cache()  # what the driver has allocated is then in use
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     info = root / "proc/meminfo"
     if not info.is_file():  # not Linux: half of what is built in
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
     fields = dict(line.split(":", 1) for line in info.read_text().splitlines())
     return min([int(fields["MemAvailable"].split()[0]) * 1024, *_left_by_control_groups(root)])
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back to a GPU what this process holds and does not use."""
+    if device.type != "cpu":
+        torch.get_device_module(device).empty_cache()
 
 
 def _left_by_control_groups(root: Path) -> Iterator[float]:

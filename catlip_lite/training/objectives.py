@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..data.loader import CaptionTargets
 from ..data.shards import BETWEEN, Sample
 from ..labels import CaptionLabeler, Vocabulary
 from ..models.clip import CONTEXT, START, TOKENS, add_projection, open_clip, text_tower, tokenise
@@ -84,8 +85,8 @@ class TokenTargets:
 class TokensAndSynsets:
     """SuperCLIP's: tokens, and after an image's tokens its synsets, numbered on from TOKENS."""
 
-    tokens: TokenTargets
-    synsets: SynsetTargets
+    tokens: CaptionTargets
+    synsets: CaptionTargets
 
     def __call__(self, samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
         """Both of all, int32, image after image, and how many each has, int64."""
@@ -115,8 +116,9 @@ class Catlip:
             raise ValueError(f"objective={recipe.objective!r} learns synsets: give a vocabulary, as notebook 02 writes it")
         self.recipe, self.vocabulary = recipe, vocabulary if recipe.names_synsets else None
 
-    def targets(self) -> SynsetTargets | TokenTargets | TokensAndSynsets:
+    def targets(self) -> CaptionTargets:
         """What makes the loader's targets of captions, read as those were that the vocabulary counts."""
+        assert self.vocabulary is not None  # of all that name synsets
         return SynsetTargets(CaptionLabeler.from_card(self.vocabulary.card), self.vocabulary)
 
     def network(self) -> nn.Module:
@@ -127,7 +129,7 @@ class Catlip:
             network = create_vit(recipe.model, classes, recipe.image_size, stem=recipe.stem, pooling=recipe.pooling)
             if recipe.contrastive:
                 add_projection(network, recipe.model)
-        if classes and recipe.head_bias == "prior":
+        if self.vocabulary and recipe.head_bias == "prior":
             with torch.no_grad():
                 network.head.bias.copy_(torch.from_numpy(prior_logits(self.vocabulary, recipe.loss)))
         return network
@@ -141,7 +143,7 @@ class Clip(Catlip):
     """Find each image's caption among those of the step, and the other way round (`clip`, Radford et al., ICML 2021), or say of
     each pair of a step whether it is one (`siglip`, Zhai et al., ICCV 2023)."""
 
-    def targets(self) -> TokenTargets:
+    def targets(self) -> CaptionTargets:
         return TokenTargets(self.recipe.context_length)
 
     def loss(self) -> Contrastive:
@@ -157,7 +159,7 @@ class Clip(Catlip):
 class SuperClip(Clip):
     """CLIP, with CatLIP's head beside it (SuperCLIP, arXiv 2512.14480, with synsets in place of subwords)."""
 
-    def targets(self) -> TokensAndSynsets:
+    def targets(self) -> CaptionTargets:
         return TokensAndSynsets(super().targets(), Catlip.targets(self))
 
     def loss(self) -> ContrastiveWithSynsets:

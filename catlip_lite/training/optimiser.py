@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 OPTIMISERS = ("adamw", "muon")
 EMBEDDINGS = ("cls_token", "pos_embed")
@@ -15,7 +17,7 @@ QUINTIC = (3.4445, -4.7750, 2.0315)  # of Newton-Schulz's iteration, steep at 0:
 
 
 def create_optimisers(
-    model: nn.Module, weight_decay: float, kind: str = "adamw", *, dtype: torch.dtype = torch.float32, **options
+    model: nn.Module, weight_decay: float, kind: str = "adamw", *, dtype: torch.dtype = torch.float32, **options: Any
 ) -> list[torch.optim.Optimizer]:
     """What trains a model: AdamW alone, or ("muon") Muon for the matrices of its blocks and AdamW for all else.
 
@@ -91,7 +93,7 @@ class Muon(torch.optim.Optimizer):
         self.dtype = dtype
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure: Any = None) -> None:
         """Take a step with the gradients there are."""
         for group in self.param_groups:
             by_shape = defaultdict(list)
@@ -99,15 +101,16 @@ class Muon(torch.optim.Optimizer):
                 if matrix.grad is not None:
                     by_shape[matrix.shape].append(matrix)
             for shape, matrices in by_shape.items():
+                ahead = []
                 for matrix in matrices:
                     if not self.state[matrix]:
                         self.state[matrix]["average"] = torch.zeros_like(matrix)
-                grads, averages = [m.grad for m in matrices], [self.state[m]["average"] for m in matrices]
-                torch._foreach_lerp_(averages, grads, 1 - group["momentum"])
-                ahead = torch._foreach_lerp(grads, averages, group["momentum"])  # Nesterov's
+                    average = self.state[matrix]["average"].lerp_(matrix.grad, 1 - group["momentum"])
+                    ahead.append(matrix.grad.lerp(average, group["momentum"]))  # Nesterov's
                 steps = orthogonalised(torch.stack(ahead).to(self.dtype)).to(matrices[0].dtype)
-                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(matrices, steps.unbind(), alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
+                for matrix, step in zip(matrices, steps, strict=True):
+                    matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                    matrix.add_(step, alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
 
 
 def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
@@ -139,7 +142,7 @@ class Ema:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after `step` (from 0); integer buffers are copied."""
-        torch._foreach_lerp_(self._averages, self._values, max(self.momentum, 10 / (10 + step)))
+        get_ema_multi_avg_fn(1 - max(self.momentum, 10 / (10 + step)))(self._averages, self._values, None)
         for average, value in self._copied:
             average.copy_(value)
 

@@ -11,10 +11,11 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -57,7 +58,7 @@ def wait_for_all() -> None:
         dist.barrier(_patient(dist.group.WORLD))
 
 
-def told_by_main(value):
+def told_by_main(value: Any) -> Any:
     """The first process's value, in all of them (any picklable)."""
     told = [value]
     if dist.is_initialized():
@@ -65,7 +66,7 @@ def told_by_main(value):
     return told[0]
 
 
-def from_all(value) -> list:
+def from_all(value: Any) -> list:
     """Every process's value (any picklable), by rank."""
     values = [value] * world_size()
     if dist.is_initialized():
@@ -91,10 +92,14 @@ def summed_over_processes(tensor: torch.Tensor) -> torch.Tensor:
 def process_group(device: str | None = None) -> Iterator[str]:
     """The processes that torchrun started, as a group (NCCL on GPUs, gloo on CPUs); gives the device of this one.
 
-    They end with torchrun, so that none trains on beside a run that is started again.
+    They end with torchrun, so that none trains on beside a run that is started again. device: "cpu", "cuda" or None, the best.
+    Raises ValueError for "cuda" where there is none, and for "mps", whose processes cannot talk to each other.
     """
+    there = ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
+    if device and not device.startswith(there):
+        raise ValueError(f"device={device!r} is not for several processes here: choose {' or '.join(there)}, or start one")
     stop_with_launcher()
-    on_gpu = (device or "cuda").startswith("cuda") and torch.cuda.is_available()
+    on_gpu = (device or there[0]).startswith("cuda")
     mine = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(mine)
@@ -132,7 +137,7 @@ def distribute(learner: nn.Module, blocks: Sequence[nn.Module], parallel: str, d
     return fully_shard(learner, mesh=mesh)
 
 
-def gradients_shared(spread: nn.Module, share: bool):
+def gradients_shared(spread: nn.Module, share: bool) -> AbstractContextManager[None]:
     """A context: whether its backward pass averages gradients over the processes. Under DDP only a step's last one need.
 
     Under FSDP each does: to wait, a process would have to hold the gradient of all parameters.

@@ -72,7 +72,9 @@ def towers_on_paper(recipe: Recipe, num_classes: int) -> list[nn.Module]:
         return [add_projection(network, recipe.model), text_tower(recipe.model, recipe.context_length)]
 
 
-def training_plan(recipe: Recipe, num_classes: int, devices: int, speed=None, jpeg_bytes=None) -> dict[str, tuple]:
+def training_plan(
+    recipe: Recipe, num_classes: int, devices: int, speed: float | None = None, jpeg_bytes: float | None = None
+) -> dict[str, tuple]:
     """Value (base units), unit and meaning by quantity.
 
     speed: FLOP/s of a device, its peak times MFU; None: no times. jpeg_bytes: mean size of an encoded image; None: no reading.

@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -251,7 +251,7 @@ def _check_contrastive(values: dict, batch: int, share: int) -> None:
 # --- pre-training: table 6, and CC3M's ----------------------------------------------------------------------------------------
 
 # Table 6 (DataComp): learning rates and batch over all GPUs; 200,000 steps, 10,000 of them warm-up.
-PAPER = {
+PAPER: dict[str, Any] = {
     "image_size": 224, "batch_size": 65_536, "max_steps": 200_000, "warmup_steps": 10_000, "weight_decay": 0.2,
     "ema_momentum": 5e-4, "augmentation": "paper", "range_augment": True, "multi_scale": "paper", "head_bias": "zero",
 }  # fmt: skip
@@ -276,7 +276,9 @@ DEMO = {
 DEMO_CONTEXT = 24  # tokens: one in seventy of the captions of the demo and of Flickr8k has more
 
 
-def recipe_for(model: str, *, epochs: float | None = None, num_samples: int | None = None, processes=1, **given) -> Recipe:
+def recipe_for(
+    model: str, *, epochs: float | None = None, num_samples: int | None = None, processes: int = 1, **given: Any
+) -> Recipe:
     """The recipe of a model; values given and not None replace the paper's.
 
     num_samples: images of the corpus, by which it is table 6's, or below ten million CC3M's; None: table 6, whatever there is.
@@ -295,7 +297,7 @@ def recipe_for(model: str, *, epochs: float | None = None, num_samples: int | No
     if objective in WITHOUT_SYNSETS and "loss" in given:
         raise ValueError(f"loss={given['loss']!r} is of the synset head, which objective={objective!r} has not: leave it out")
     if demo:
-        values = DEMO | ({"context_length": DEMO_CONTEXT, "beta2": PAPER_CLIP["beta2"]} if contrastive else {})
+        values: dict[str, Any] = DEMO | ({"context_length": DEMO_CONTEXT, "beta2": PAPER_CLIP["beta2"]} if contrastive else {})
     else:
         papers = FEW_BATCH if few else PAPER["batch_size"]
         most = papers if num_samples is None else max(1, num_samples // FEWEST_STEPS)
@@ -309,6 +311,8 @@ def recipe_for(model: str, *, epochs: float | None = None, num_samples: int | No
     values.setdefault("min_lr", values["lr"] / (PAPER_CLIP["lr"] / PAPER_CLIP["min_lr"] if contrastive else 100))
     _settle(values, processes, keep_micro_batch="micro_batch" in given)
     if "max_steps" not in given and (epochs is not None or (num_samples is not None and not demo)):
+        if num_samples is None:
+            raise ValueError(f"epochs={epochs} are passes over a corpus: give its num_samples, or max_steps instead")
         passes = MOST_EPOCHS if epochs is None else epochs
         steps = max(1, round(passes * num_samples / mean_batch(values)))
         values["max_steps"] = min(steps, values["max_steps"]) if epochs is None and not few else steps
@@ -371,7 +375,7 @@ class FinetuneRecipe(Recipe):
 
 
 def finetune_recipe_for(
-    model: str, *, num_images: int, task: str | None = None, multi_label: bool = False, processes: int = 1, **given
+    model: str, *, num_images: int, task: str | None = None, multi_label: bool = False, processes: int = 1, **given: Any
 ) -> FinetuneRecipe:
     """The recipe of a model, a name of `MODELS`, for so many training images; values given and not None replace table 7's.
 
@@ -394,7 +398,10 @@ def finetune_recipe_for(
     return complete(FinetuneRecipe, values, num_images, processes, given)
 
 
-def complete(kind: type[FinetuneRecipe], values: dict, num_images: int, processes: int, given: Mapping) -> FinetuneRecipe:
+Kind = TypeVar("Kind", bound=FinetuneRecipe)
+
+
+def complete(kind: type[Kind], values: dict, num_images: int, processes: int, given: Mapping) -> Kind:
     """A recipe of its values: the batch lowered to the images there are, steps counted. given: what was asked for."""
     if num_images < processes:
         raise ValueError(f"{num_images} training image(s) are too few for {processes} process(es): give more images")

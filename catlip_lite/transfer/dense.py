@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -55,7 +56,7 @@ def dense_networks(model: ImageModel, num_classes: int, recipe: DenseRecipe) -> 
     """
     if recipe.model != model.config["model"]:
         raise ValueError(f"the recipe is for {recipe.model}, the model is {model.config['model']}: make a recipe for it")
-    how = {"channels": recipe.channels, "windows": recipe.windows, "drop_path": recipe.drop_path}
+    how: dict[str, Any] = {"channels": recipe.channels, "windows": recipe.windows, "drop_path": recipe.drop_path}
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         if recipe.task == "detection":
@@ -90,7 +91,7 @@ def train_dense(
     if (recipe.task == "detection") != detection:
         raise ValueError(f"the recipe is of {recipe.task}, the images are {type(images).__name__}: make a recipe for them")
     views = DetectionViews(recipe.views) if detection else SegmentationViews()
-    how = {"augmentation": AUGMENTATIONS[recipe.augmentation], "seed": recipe.seed, "workers": loader_workers}
+    how: dict[str, Any] = {"augmentation": AUGMENTATIONS[recipe.augmentation], "seed": recipe.seed, "workers": loader_workers}
     corpus = DenseCorpus(images, recipe.image_size, views, **how)
     options = replace(options, log_every=min(options.log_every, max(1, recipe.max_steps // 20)))
     if folder is None:
@@ -105,7 +106,8 @@ def train_dense(
 
     network, loss = dense_networks(model, len(images.classes), recipe)
     mean, std = model.config.get("mean"), model.config.get("std")
-    state = train(network, loss, corpus, recipe, folder, options, normalise=None if mean is None else (mean, std), on_log=tell)
+    colours = None if mean is None or std is None else (mean, std)
+    state = train(network, loss, corpus, recipe, folder, options, normalise=colours, on_log=tell)
     config = dense_config_of(model.config, images.classes, recipe)
     if folder is not None and is_main():
         save = save_detector if detection else save_segmenter
@@ -114,19 +116,20 @@ def train_dense(
     parts = [part for part in dense_networks(model, len(images.classes), recipe) if isinstance(part, nn.Module)]
     for part in parts:  # new ones: FSDP has spread those that were trained
         part.load_state_dict({name: state[name] for name in part.state_dict()})
-    return (DetectionModel if detection else SegmentationModel)(*parts, config, options.device, options.precision)
+    kind: Callable[..., DenseModel] = DetectionModel if detection else SegmentationModel
+    return kind(*parts, config, options.device, options.precision)
 
 
 def dense_config_of(backbone: Mapping, classes: list[str], recipe: DenseRecipe) -> dict:
     """What is told of a model in its folder. backbone: the pre-trained model's config."""
-    alike = {"image_size": recipe.image_size, "channels": recipe.channels, "windows": recipe.windows}
+    alike: dict[str, Any] = {"image_size": recipe.image_size, "channels": recipe.channels, "windows": recipe.windows}
     if recipe.task == "detection":
         return detector_config(backbone, classes, **alike, protocol="squash" if recipe.views == "squash" else "keep")
     return segmenter_config(backbone, classes, **alike, head=recipe.head, output_stride=recipe.output_stride)
 
 
 def train_dense_in(
-    folder: Path, model: ImageModel, images: DenseImages, recipe: DenseRecipe, options: RunOptions, **given
+    folder: Path, model: ImageModel, images: DenseImages, recipe: DenseRecipe, options: RunOptions, **given: Any
 ) -> tuple[DenseModel, pd.DataFrame]:
     """`train_dense` with its outcome in a folder, and its log; a folder that holds another run is kept under a new name."""
     identity = {

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from ..artefacts import atomic_path
 from ..data.labelled import LabelledImages, batches_of_views
 from ..models import PretrainedModel
+from ..models.image_model import ImageModel
 from ..progress import progress
 
 logger = logging.getLogger(__name__)
@@ -55,14 +56,15 @@ def extract(
             order = np.argsort(rows)
             found = {"features": np.concatenate([stored["features"], found["features"]])[order], "rows": rows[order]}
         parts[-1] = found
-        if path is not None:
+        if path is not None and folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as staging:
                 save_file(found, staging)
-    return tuple(np.concatenate([part[name] for part in parts]) for name in ("features", "rows"))
+    features, rows = (np.concatenate([part[name] for part in parts if part is not None]) for name in ("features", "rows"))
+    return features, rows
 
 
-def model_fingerprint(model: PretrainedModel) -> str:
+def model_fingerprint(model: ImageModel) -> str:
     """Sixteen hex digits that change with any weight."""
     digest = hashlib.sha256()
     for name, value in sorted(model.network.state_dict().items()):

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -80,7 +81,8 @@ def finetune(
     network = classifier_network(model, head, recipe.image_size, drop_path=recipe.drop_path)
     loss = create_loss(recipe.loss, label_smoothing=recipe.label_smoothing)
     mean, std = model.config.get("mean"), model.config.get("std")
-    state = train(network, loss, corpus, recipe, folder, options, normalise=None if mean is None else (mean, std), on_log=tell)
+    colours = None if mean is None or std is None else (mean, std)
+    state = train(network, loss, corpus, recipe, folder, options, normalise=colours, on_log=tell)
     if folder is not None and is_main():
         facts = {"recipe": recipe.as_dict(), "images": len(images), "data": images.fingerprint}
         save_classifier(folder, state, images.classes, model.config, image_size=recipe.image_size, **facts)
@@ -98,7 +100,7 @@ def finetune_in(
     images: LabelledImages,
     recipe: FinetuneRecipe,
     options: RunOptions,
-    **given,
+    **given: Any,
 ) -> tuple[Classifier, pd.DataFrame]:
     """`finetune` with its outcome in a folder: continued if it was stopped, only loaded if it is finished; and its log.
 

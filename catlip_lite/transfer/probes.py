@@ -3,6 +3,8 @@
 Ridge regression in closed form and logistic regression by L-BFGS choose their L2 penalty on validation images and are then
 fitted to all; both see features standardised and turned into the eigenvectors of their covariance, where the closed form is a
 division and L-BFGS knows the curvature it starts with. `train_heads` is the paper's recipe, from any start.
+
+On a Mac, which has float64 on its processor alone, all of it is computed there, whatever the device: see `exact_device`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from ..models import Head
+from ..models.precision import exact_device
 from .metrics import top_k
 
 RIDGE_PENALTIES = tuple(10.0**p for p in range(2, -6, -1))
@@ -115,7 +118,10 @@ def basis_of(parts: Sequence[Examples], device: torch.device) -> Basis:
     return Basis(mean, std, directions, values.float())
 
 
-def ridge_probe(train: Examples, validation: Examples, classes: int, penalties=RIDGE_PENALTIES, device="cpu") -> Fit:
+def ridge_probe(
+    train: Examples, validation: Examples, classes: int, penalties: Sequence[float] = RIDGE_PENALTIES,
+    device: str | torch.device = "cpu",
+) -> Fit:  # fmt: skip
     """Least squares on centred one-hot targets, all penalties at once: one eigendecomposition of the D x D covariance.
 
     Its scores are no logits: they sum to 1 over the classes, whatever the image. Raises ValueError for parts that are empty or
@@ -128,7 +134,7 @@ def ridge_probe(train: Examples, validation: Examples, classes: int, penalties=R
     for penalty in penalties:
         head = basis.head(*_ridge_weights(basis, sums, counts, penalty))
         found[penalty] = _validate(head, validation, device, _square_error)
-    best = max(found, key=found.get)
+    best = max(found, key=found.__getitem__)
     validated = _without_absent(basis.head(*_ridge_weights(basis, sums, counts, best)), counts)
     basis = basis_of([train, validation], device)
     head = basis.head(*_ridge_weights(basis, *_class_sums([train, validation], basis, classes), best))
@@ -177,7 +183,7 @@ def logistic_probe(
         theta = problem.minimise(theta, penalty / classes, path_tolerance)
         heads[penalty] = _without_absent(problem.basis.head(theta[:-1], theta[-1]), problem.counts)
         found[penalty] = _validate(heads[penalty], validation, device, _cross_entropy)
-        leader = max(found, key=found.get)
+        leader = max(found, key=found.__getitem__)
         heads = {p: head for p, head in heads.items() if p in (leader, penalty)}
         if len(found) > 2 and all(top1 < found[leader][0] for top1, _ in list(found.values())[-2:]):
             break
@@ -318,7 +324,7 @@ def _checked(train: Examples, validation: Examples, classes: int, device: str | 
             raise ValueError(f"{name} targets go from {low} to {high}, classes from 0 to {classes - 1}: leave the others out")
         if not np.isfinite(part.features[:: max(1, len(part) // 1000)]).all():
             raise ValueError(f"{name} features are not all finite: extract them again, in fp32 if the model overflows in bf16")
-    return torch.device(device)
+    return exact_device(device)
 
 
 # ---------------------------------------------------------------- trained, from any start
@@ -340,7 +346,8 @@ def train_heads(
     1e-6 in 30 epochs of batches of 256). On the same batches one product serves all heads, and each comes out as it would
     alone, but for rounding. device: where they are trained, all features at once; the batches are the same on any.
     """
-    at_once = max(1, AT_ONCE[torch.device(device).type] // starts[0].weight.numel())
+    device = exact_device(device)
+    at_once = max(1, AT_ONCE[device.type] // starts[0].weight.numel())
     if len(starts) > at_once:
         parts = [slice(first, first + at_once) for first in range(0, len(starts), at_once)]
         given = {"epochs": epochs, "seed": seed, "device": device, "batch_size": batch_size}
@@ -384,8 +391,9 @@ def _with_gradients(*stacked: torch.Tensor) -> list[dict]:
 
 
 def fit_heads(
-    starts: Sequence[Head], train: Examples, validation: Examples, epochs: int = 30, seed: int = 0, device="cpu"
-) -> list[tuple[float | None, Head]]:
+    starts: Sequence[Head], train: Examples, validation: Examples, epochs: int = 30, seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> list[tuple[float | None, Head]]:  # fmt: skip
     """From each start the learning rate that validates best, and that head; 0 is the start, all there is without images."""
     if not len(train):
         return [(None, start) for start in starts]
@@ -411,8 +419,7 @@ def nearest(
     reference: float32 [N, D]; queries: float32 [Q, D]; k = min(count, N). Of the Q x N cosines 64 MB (a GPU: 2 GB) are in
     memory at a time. A feature vector of zeros has cosine 0 with all.
     """
-    device = torch.device(device)
-    count = min(count, len(reference))
+    device, count = exact_device(device), min(count, len(reference))
     reference_rows = max(count, SIMILARITIES_AT_ONCE[device.type] // QUERIES_AT_ONCE)
     cosines, rows = [], []
     for start in range(0, len(queries), QUERIES_AT_ONCE):

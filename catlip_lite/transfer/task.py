@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,10 @@ class Task:
         """Names of the C classes."""
         return list(self.label_set.names)
 
-    def head(self, init: str = TRANSFER, *, scale="as trained", bias="prior", seed: int = 0, train: Part | None = None) -> Head:
+    def head(
+        self, init: str = TRANSFER, *, scale: str | float = "as trained", bias: str = "prior", seed: int = 0,
+        train: Part | None = None,
+    ) -> Head:  # fmt: skip
         """Where training starts: "Random Init", or "Transfer Init" (see `transfer_head` for scale and bias).
 
         scale "fitted" is the one temperature that suits `train` best, as trained without an image. Raises ValueError for
@@ -143,7 +147,8 @@ def open_task(
     """
     fields = {"label_field": label_field, "group_field": group_field}
     one_set = isinstance(labelled, (str, Path)) or all(str(part).endswith(".tar") for part in labelled)
-    addresses = {address_name(labelled): labelled} if one_set and labelled else named_addresses(labelled)
+    whole: Any = labelled
+    addresses = {address_name(whole): whole} if one_set and labelled else named_addresses(labelled)
     parts = {name: load_labelled(address, **fields) for name, address in addresses.items()}
     asked = {name: load_labelled(address, **fields) for name, address in named_addresses(tests).items()}
     for name, part in {**parts, **asked}.items():
@@ -278,4 +283,4 @@ def draw(
         return np.sort(order[: round(fraction * len(targets))])
     order = order[np.lexsort((source[order], targets[order]))]  # stable: random among equals
     of_class = targets[order]
-    return np.sort(order[np.arange(len(order)) - np.searchsorted(of_class, of_class) < shots])
+    return np.sort(order[np.arange(len(order)) - np.searchsorted(of_class, of_class) < shots])  # type: ignore[operator]  # one of both is given

@@ -136,7 +136,7 @@ def compose(rng: np.random.Generator, drawings: Mapping[str, Sequence[Drawing]])
         if len(labels) == wanted:
             break
         label = list(drawings)[rng.integers(len(drawings))]
-        drawing = _resized(drawings[label][rng.integers(len(drawings[label]))], rng.uniform(*SIDES))
+        drawing = _resized(drawings[label][int(rng.integers(len(drawings[label])))], rng.uniform(*SIDES))
         (h, w), mask = drawing.inked.shape, np.zeros((height, width), bool)
         top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
         place = slice(top, top + h), slice(left, left + w)

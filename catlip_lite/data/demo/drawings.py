@@ -125,8 +125,9 @@ def collect_motifs() -> list[Motif]:
     in_style = _openmoji_drawings(motifs)
     times_drawn = Counter(in_style.values())  # OpenMoji draws some men as it draws the person: a picture of two labels
     for motif in motifs:
-        if times_drawn[in_style.get(motif.codepoint)] == 1:
-            motif.images[STYLE_VENDOR] = in_style[motif.codepoint]
+        png = in_style.get(motif.codepoint)
+        if png and times_drawn[png] == 1:
+            motif.images[STYLE_VENDOR] = png
     _name_classes(motifs)
     return motifs
 
@@ -186,7 +187,12 @@ def caption(motif: Motif, vendor: str) -> str:
 
 def _sample(motif: Motif, vendor: str) -> Sample:
     png, text = motif.images[vendor], caption(motif, vendor)
-    facts = {"uid": f"{vendor}-{motif.codepoint}", "caption": text, "vendor": vendor, "codepoint": motif.codepoint}
+    facts: dict[str, object] = {
+        "uid": f"{vendor}-{motif.codepoint}",
+        "caption": text,
+        "vendor": vendor,
+        "codepoint": motif.codepoint,
+    }
     facts |= {"group": motif.group, "name": motif.name, "label": motif.label, "status": "success"}
     facts |= {"width": PIXELS, "height": PIXELS, "sha256": hashlib.sha256(png).hexdigest()}
     return Sample("", png, "png", text, facts)

@@ -102,7 +102,7 @@ def drawings_of(parts: Sequence[str]) -> dict[str, list[bytes]]:
     found = defaultdict(list)
     shards = [shard for part in parts for shard in sorted(demo_folder(part).glob("*.tar"))]
     for sample in chain.from_iterable(map(read_shard, shards)):
-        if sample.facts["label"]:
+        if sample.image and sample.facts["label"]:
             found[sample.facts["label"]].append((sample.facts["uid"], sample.image))
     return {label: [image for _, image in sorted(pictures)] for label, pictures in found.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,10 +42,12 @@ class DenseCorpus(Loader):
             raise ValueError("there is no image to train on")
         if isinstance(images, SegmentedImages) != isinstance(views, SegmentationViews):
             raise ValueError(f"{type(views).__name__} are not for {type(images).__name__}: give the views of their kind")
-        self.images, stream = images, DenseStream(images, seed)
+        self.images = images
+        stream: Any = DenseStream(images, seed)
         # Masks and boxes are what is taught: there are no targets to be made of samples, nor views to be made of squares.
-        super().__init__(stream, None, image_size, AUGMENTATIONS["none"], cache_gb=0, workers=workers)
-        self.reading = DenseReading(stream, None, augmentation, image_size, views)
+        targets: Any = None
+        super().__init__(stream, targets, image_size, AUGMENTATIONS["none"], cache_gb=0, workers=workers)
+        self.reading = DenseReading(stream, targets, augmentation, image_size, views)
 
 
 class DenseStream:
@@ -63,6 +66,8 @@ class DenseStream:
 class DenseReading(Reading):
     """How images and what is known of them become batches."""
 
+    stream: Any  # a DenseStream, whose images are no samples
+    targets: Any  # none
     views: SegmentationViews | DetectionViews
 
     def piece(self, chunk: BatchSpec) -> Batch:

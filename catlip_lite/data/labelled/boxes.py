@@ -83,23 +83,24 @@ def labels_of_views(images: LabelledImages, evaluation: Evaluation, *, least_vis
 
     Raises ValueError for images without boxes, or a least_visible that is no share.
     """
-    check_boxes(images, least_visible)
+    boxes = check_boxes(images, least_visible)
     looks = np.zeros((len(images), 2, 3), np.float32)  # of an image without boxes nothing needs to be known
-    looks[images.boxes.image] = evaluation_looks(images.boxes.size, evaluation)
-    indices, rows = labels_in_view(images.boxes, looks, least_visible=least_visible)
+    looks[boxes.image] = evaluation_looks(boxes.size, evaluation)
+    indices, rows = labels_in_view(boxes, looks, least_visible=least_visible)
     counts = np.bincount(rows, minlength=len(images))
     fingerprint = digest([f"{images.fingerprint} {evaluation} {least_visible}"])
     return replace(images, indices=indices, counts=counts, fingerprint=fingerprint)
 
 
-def check_boxes(images: LabelledImages, least_visible: float = LEAST_VISIBLE) -> None:
-    """Raises ValueError unless labels can follow the crop."""
+def check_boxes(images: LabelledImages, least_visible: float = LEAST_VISIBLE) -> Boxes:
+    """The boxes of images. Raises ValueError unless labels can follow the crop."""
     if images.boxes is None:
         raise ValueError("labels can follow the view only where boxes are known: give COCO annotations, or labels_of='image'")
     if (images.boxes.size <= 0).any():
         raise ValueError("labels can follow the view only where the images' width and height are annotated: they are missing")
     if not 0 < least_visible <= 1:
         raise ValueError(f"least_visible={least_visible} must be a share of an object, above 0 and at most 1")
+    return images.boxes
 
 
 def _counted(middle: np.ndarray, half: np.ndarray, looks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def coco_images(wanted: Wanted) -> LabelledImages:
     a folder of the file's second name (val2017 of instances_val2017) or `images`, one folder up or beside; else in either.
     Raises ValueError for a file of another kind and, unless they are to be skipped, FileNotFoundError for missing images.
     """
-    path = Path(wanted.path)
+    path = Path(str(wanted.path))
     refuse_fields(wanted)
     table, (names, classes) = kept_scan(path, "coco 2", lambda: scan_annotations(path))
     files, stamps, rows = annotated_files(path, names, skip_missing=wanted.skip_missing)
@@ -100,7 +101,13 @@ def scan_annotations(
             )
     order = np.argsort(places["image_id"], kind="stable")
     image, class_index = places["image_id"][order], places["category_id"][order]
-    arrays = {"image": image, "class_index": class_index, "xywh": xywh[order], "crowd": crowd[order], "size": sizes[image]}
+    arrays: dict[str, Any] = {
+        "image": image,
+        "class_index": class_index,
+        "xywh": xywh[order],
+        "crowd": crowd[order],
+        "size": sizes[image],
+    }
     if more is not None:
         arrays |= more(images, [objects[i] for i in order.tolist()])
     return arrays, names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ GROUPS_AT_ONCE = 16  # row groups of parquet that images are shuffled within; ea
 def class_targets(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
     """The classes that labelled images come with."""
     none = np.empty(0, np.int32)
-    classes = [none if sample.skipped else sample.classes for sample in samples]
+    classes = [none if sample.skipped or sample.classes is None else sample.classes for sample in samples]
     return np.concatenate([none, *classes]), np.array(list(map(len, classes)), np.int64)
 
 
@@ -33,6 +34,8 @@ class LabelledCorpus(Loader):
     whatever a view shows of it, or of the "view" (see `boxes.labels_in_view`), for which the images' boxes must be known.
     """
 
+    stream: LabelledStream
+
     def __init__(
         self,
         images: LabelledImages,
@@ -42,7 +45,7 @@ class LabelledCorpus(Loader):
         seed: int = 0,
         labels_of: str = "image",
         least_visible: float = LEAST_VISIBLE,
-        **how,
+        **how: Any,
     ):
         if not len(images):
             raise ValueError("there is no labelled image to train on")
@@ -64,6 +67,7 @@ class LabelledCorpus(Loader):
     def _labels_in_view(self, spec: BatchSpec, aspects: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Class indices and rows of a micro-batch. Its views are drawn from seed and position alone, so that what they show is
         drawn again here instead of being sent along."""
+        assert self.images.boxes is not None  # `check_boxes` saw to it
         boxes = self.images.boxes.take(self.stream.places(*self.reading.locate(spec)), len(self.images))
         how = self.augmentation
         if self.in_memory or not how.only_crops:

@@ -14,7 +14,7 @@ import numpy as np
 from ...labels import LabelSet
 from ..shards import IMAGE_EXTENSIONS
 from .images import UNDERSTOOD, LabelledImages, counted, labelled_images, ordered_classes, some
-from .pointers import loose_files, stamp_of
+from .pointers import Stamp, loose_files, stamp_of
 from .values import Wanted
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ FILES_A_SCAN = 1000
 def class_folder_images(wanted: Wanted) -> LabelledImages:
     """The images of a folder of class folders, named by these; in a class folder they lie directly or one folder deeper."""
     wanted.refuse_selection()
-    folder = Path(wanted.path)
+    folder = Path(str(wanted.path))
     inside = next((folder / name for name in ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC") if (folder / name).is_dir()), None)
     if inside:
         raise ValueError(f"{folder} holds ImageNet's splits: give {inside / 'train'} or {inside / 'val'}")
@@ -57,7 +57,7 @@ def class_folder_images(wanted: Wanted) -> LabelledImages:
     return labelled_images(pointers, [classes[i] for i in there.tolist()], indices, stamps)
 
 
-def _visible(folder: str | Path) -> list[os.DirEntry]:
+def _visible(folder: str | os.PathLike[str]) -> list[os.DirEntry]:
     """What lies in a folder, but for hidden files and folders."""
     return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
 
@@ -106,7 +106,7 @@ def present_files(
     with ThreadPoolExecutor(SCANS) as pool:
         looked = pool.map(lambda part: [_facts(os.path.join(folder, name)) for name in part], parts)
         facts = np.array([fact for part in looked for fact in part], dtype=np.int64).reshape(-1, 2)
-    missing, hollow = ([names[i] for i in np.flatnonzero(chosen)] for chosen in (facts[:, 0] < 0, facts[:, 0] == 0))
+    missing, hollow = ([names[i] for i in np.flatnonzero(chosen).tolist()] for chosen in (facts[:, 0] < 0, facts[:, 0] == 0))
     if missing:
         told = f"{where}: {len(missing):,} of {len(names):,} images ({len(missing) / len(names):.1%}) are not in {folder}"
         told += f" (the first: {some(missing[:3])})"
@@ -123,7 +123,7 @@ def present_files(
     return facts[there], there
 
 
-def _facts(path: str) -> tuple[int, int]:
+def _facts(path: str) -> Stamp:
     try:
         return stamp_of(path)
     except (FileNotFoundError, NotADirectoryError):  # also a link that leads nowhere

@@ -11,6 +11,7 @@ import os
 import re
 import tarfile
 from collections.abc import Sequence
+from functools import partial
 from glob import glob
 from pathlib import Path, PurePosixPath
 
@@ -58,7 +59,7 @@ def imagenet_tar_images(wanted: Wanted) -> LabelledImages:
     stamps = [stamp_of(path) for path in paths]  # before they are indexed
     official = OFFICIAL_TAR.fullmatch(paths[0].name)
     part = official[1] if official else "class tars"
-    scans = [kept_scan(path, f"images {part}", lambda path=path: _scan(path, part == "train")) for path in paths]
+    scans = [kept_scan(path, f"images {part}", partial(_scan, path, part == "train")) for path in paths]
     names = [name for _, found in scans for name in found]
     if not names:
         raise ValueError(f"{some(paths)}: no image in there: download it again")
@@ -129,7 +130,7 @@ def is_flat_validation(path: str) -> bool:
 def flat_validation_images(wanted: Wanted) -> LabelledImages:
     """The validation images of a folder that holds them side by side; classes are those of all known labels."""
     wanted.refuse_selection()
-    folder = Path(wanted.path)
+    folder = Path(str(wanted.path))
     names = sorted(filter(VAL_IMAGE.fullmatch, os.listdir(folder)))
     facts, rows = present_files(folder, names, str(folder), skip_missing=True)
     names = [names[i] for i in rows.tolist()]
@@ -162,7 +163,8 @@ def validation_labels(folder: Path) -> dict[int, str]:
         for archive in (base / f"{DEVKIT}.tar.gz", base / f"{DEVKIT}.tgz"):
             if archive.is_file():
                 with tarfile.open(archive) as tar:
-                    kit = {PurePosixPath(member.name).name: tar.extractfile(member).read() for member in tar if member.isfile()}
+                    parts = ((member.name, tar.extractfile(member)) for member in tar if member.isfile())
+                    kit = {PurePosixPath(name).name: part.read() for name, part in parts if part}
                 if not {GROUND_TRUTH, META} <= kit.keys():
                     raise ValueError(f"{archive} lacks {GROUND_TRUTH} or {META}: download it again")
                 return _labels_of_kit(kit[GROUND_TRUTH], kit[META], archive)

@@ -180,12 +180,13 @@ def joined(parts: Sequence[LabelledImages], names: Sequence[str]) -> LabelledIma
     place = {name: i for i, name in enumerate(classes)}
     maps = [np.array([place[name] for name in part.classes], dtype=np.int64) for part in parts]
     boxes = None
-    if all(part.boxes is not None for part in parts):
+    held = [part.boxes for part in parts if part.boxes is not None]
+    if len(held) == len(parts):
         starts = np.cumsum([0, *map(len, parts[:-1])])
         boxes = Boxes(
-            np.concatenate([part.boxes.image + start for part, start in zip(parts, starts, strict=True)]),
-            np.concatenate([to[part.boxes.class_index] for part, to in zip(parts, maps, strict=True)]),
-            *(np.concatenate([getattr(part.boxes, name) for part in parts]) for name in ("xywh", "crowd", "size")),
+            np.concatenate([part.image + start for part, start in zip(held, starts, strict=True)]),
+            np.concatenate([to[part.class_index] for part, to in zip(held, maps, strict=True)]),
+            *(np.concatenate([getattr(part, name) for part in held]) for name in ("xywh", "crowd", "size")),
         )
     return labelled_images(
         ImagePointers.joined([part.files for part in parts]),
@@ -236,7 +237,7 @@ def digest(parts: Iterable[str | bytes | np.ndarray]) -> str:
     return sha.hexdigest()[:16]
 
 
-def kept_scan(path: str | Path, asked: str, scan: Callable[[], tuple], **how) -> tuple[dict[str, np.ndarray], Any]:
+def kept_scan(path: str | Path, asked: str, scan: Callable[[], tuple], **how: Any) -> tuple[dict[str, np.ndarray], Any]:
     """The arrays and the JSON values that `scan` finds in a file, kept until it changes; asked, how: see `cached_index`."""
 
     def build() -> dict[str, np.ndarray]:
@@ -252,6 +253,6 @@ def counted(times: Counter) -> str:
     return some([f"{what} ({n:,})" for what, n in times.most_common()])
 
 
-def some(names: Sequence[str], most: int = 5) -> str:
+def some(names: Sequence[object], most: int = 5) -> str:
     """The first names, and how many more there are."""
     return ", ".join(map(str, names[:most])) + (f", … {len(names) - most:,} more" if len(names) > most else "")

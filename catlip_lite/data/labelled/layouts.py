@@ -112,7 +112,7 @@ def named_addresses(addresses: Address | Sequence[Address]) -> dict[str, Address
     return dict(zip(named, addresses, strict=True))
 
 
-def parts_of(address: Address) -> list:
+def parts_of(address: Address | Sequence[Address]) -> list:
     """One address, or several, as a list."""
     return [address] if isinstance(address, (str, Path)) else list(address)
 

@@ -23,7 +23,7 @@ def is_list(path: str) -> bool:
 
 def image_list_images(wanted: Wanted) -> LabelledImages:
     """The images of a list of paths and labels: see `load_labelled`. Raises FileNotFoundError or ValueError."""
-    path = Path(wanted.path)
+    path = Path(str(wanted.path))
     columns = _read_list(path, wanted.label_field)
     names = columns.pop(PATH_COLUMNS[0])
     folder, numbered = path.parent, class_list(path.parent)
@@ -63,7 +63,7 @@ def _read_list(path: Path, label_field: str) -> dict[str, list[str]]:
         fields[paths[0]] = PATH_COLUMNS[0]
     odd = next((i for i, row in enumerate(rows) if len(row) != len(fields)), None)
     if odd is not None or not rows:
-        told = f"{lines[odd]!r} has {len(rows[odd])} column(s)" if rows else "it has a header alone"
+        told = f"{lines[odd]!r} has {len(rows[odd])} column(s)" if odd is not None else "it has a header alone"
         raise ValueError(f"{path}: {told}, where {' and '.join(fields)} are expected, separated by a tab, a comma or spaces")
     return {name: [row[i].strip() for row in rows] for i, name in enumerate(fields)}
 

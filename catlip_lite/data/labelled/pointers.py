@@ -45,7 +45,7 @@ def _check(path: str, stamp: Stamp, descriptor: int | None = None) -> None:
 _check_once = lru_cache(maxsize=1 << 20)(_check)  # a process: to ask a store before each image would double the requests
 
 
-def as_bytes(names: Sequence[str]) -> pa.LargeBinaryArray:
+def as_bytes(names: Sequence[str | Path]) -> pa.LargeBinaryArray:
     """Names of files as Arrow keeps strings, end to end: a fifth of what a list of them takes."""
     return pa.array(map(os.fsencode, names), pa.large_binary())
 
@@ -73,7 +73,9 @@ class ImagePointers:
         return cls(paths, np.arange(n, dtype=np.int32), np.full((n, 2), -1, np.int64), pa.nulls(n, pa.large_binary()), {})
 
     @classmethod
-    def of_tables(cls, paths: Sequence[str], stamps: Sequence[Stamp], columns: Sequence[str], file, place) -> ImagePointers:
+    def of_tables(
+        cls, paths: Sequence[str], stamps: Sequence[Stamp], columns: Sequence[str], file: np.ndarray, place: np.ndarray
+    ) -> ImagePointers:
         """Rows of tables, with a column of images each."""
         nameless, holders = pa.nulls(len(file), pa.large_binary()), dict(enumerate(zip(stamps, columns, strict=True)))
         return cls(as_bytes(paths), file, place, nameless, holders)
@@ -160,7 +162,7 @@ def tar_members(
 def whereabouts(paths: Sequence[str | Path]) -> bytes:
     """Where files or folders really lie: those of equal names, sizes and times elsewhere are others."""
     if "://" in str(paths[0]):
-        return "\n".join(paths).encode()
+        return "\n".join(map(str, paths)).encode()
     return b"\0".join(os.fsencode(Path(path).resolve()) for path in paths)
 
 
@@ -192,7 +194,7 @@ class _RowGroups:
     def __init__(self):
         self.columns, self.lock = OrderedDict(), threading.Lock()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return _RowGroups, ()
 
     def column(self, path: str, stamp: Stamp, group: int, name: str) -> pa.Array:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def shard_images(wanted: Wanted) -> LabelledImages:
     stamps = [stamp_of(path) for path in paths]  # before they are read
     asked = json.dumps(["labelled samples", *fields])
     scans = [
-        kept_scan(path, asked, lambda shard=shard: _scan(shard, fields), stamp=(shard.size, shard.stamp))
+        kept_scan(path, asked, partial(_scan, shard, fields), stamp=(shard.size, shard.stamp))
         for path, shard in zip(paths, shards, strict=True)
     ]
     found = [facts for _, facts in scans]

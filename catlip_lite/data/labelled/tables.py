@@ -40,16 +40,16 @@ def table_images(wanted: Wanted) -> LabelledImages:
         tables = find_files(f"{wanted.path}#{chosen}" if chosen else wanted.path, TABLES, what="labelled images")
         wanted = replace(wanted, selection=of_rows)
     except ValueError:  # not a split of files, but a column of that name, perhaps
-        if wanted.path.startswith(HUB) or not chosen:
+        if str(wanted.path).startswith(HUB) or not chosen:
             raise
         tables = find_files(wanted.path, TABLES, what="labelled images")
     paths = [file.opening_address for file in tables]
     stamps = [stamp_of(path) for path in paths]  # before they are read
-    values, places, columns, schema = {name: [] for name in wanted.fields}, [], [], None
+    values, places, columns, schemas = {name: [] for name in wanted.fields}, [], [], []
     for number, file in enumerate(tables):
         with open_table(file) as table:
-            schema = schema or table.schema
-            columns.append(image_column(wanted.path, table.schema))
+            schemas.append(table.schema)
+            columns.append(image_column(str(wanted.path), table.schema))
             found = table.read([name for name in values if name in table.schema.names])
             for group, rows in enumerate(table.groups):
                 places.append(np.stack(np.broadcast_arrays(number, group, np.arange(rows)), axis=1))
@@ -62,7 +62,7 @@ def table_images(wanted: Wanted) -> LabelledImages:
         ImagePointers.of_tables(paths, stamps, columns, places[:, 0].copy(), places[:, 1:].astype(np.int64)),
         values,
         wanted,
-        there=f"as a column, which are {', '.join(schema.names)}",
-        names_of_numbers=class_names(features_of(schema).get(wanted.label_field)),
+        there=f"as a column, which are {', '.join(schemas[0].names)}",
+        names_of_numbers=class_names(features_of(schemas[0]).get(wanted.label_field)),
         stamps=[places, whereabouts(paths), np.array(stamps)],
     )

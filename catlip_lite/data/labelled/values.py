@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -139,23 +140,26 @@ def class_indices(
     if names_of_numbers is not None:
         place = {name: i for i, name in enumerate(names_of_numbers)}
         found = [place.get(label, _number(label)) for label in labels]
+        numbers = [i for i in found if i is not None]
         odd = Counter({label: n for label, n, i in zip(labels, times, found, strict=True) if i is None})
         if odd and len(odd) < len(labels):
             raise ValueError(
                 f"{where}: {odd.total():,} of {sum(times):,} labels are neither numbers nor among the {len(place):,} class "
                 f"names given: {counted(odd)}: correct them, or move the list of names elsewhere"
             )
-        if found and not odd and not 0 <= min(found) <= max(found) < len(names_of_numbers):
-            raise ValueError(f"{where}: labels go from {min(found)} to {max(found)}, but {len(place):,} class names are given")
+        if numbers and not odd and not 0 <= min(numbers) <= max(numbers) < len(names_of_numbers):
+            raise ValueError(
+                f"{where}: labels go from {min(numbers)} to {max(numbers)}, but {len(place):,} class names are given"
+            )
         if not odd:
-            return list(names_of_numbers), np.array(found, dtype=np.int64)
+            return list(names_of_numbers), np.array(numbers, dtype=np.int64)
     names = [str(int(label)) if isinstance(label, float) and label.is_integer() else str(label) for label in labels]
     classes = ordered_classes(names)
     place = {name: i for i, name in enumerate(classes)}
     return classes, np.array([place[name] for name in names], dtype=np.int64)
 
 
-def _number(label) -> int | None:
+def _number(label: Any) -> int | None:
     """The whole number that a label is: 2, 2.0 or "2"."""
     if isinstance(label, str):
         return int(label) if label.removeprefix("-").isdecimal() else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import chain, pairwise, takewhile
@@ -91,12 +91,12 @@ class _Decoding:
         pixels = torch.stack([views[i] for i in good]) if good else torch.zeros((0, 3, size, size), dtype=torch.uint8)
         return np.array(good, dtype=np.int64), pixels, [view for view in views.values() if isinstance(view, str)]
 
-    def by_threads(self, spans: Sequence[range]) -> Iterator[Views]:
+    def by_threads(self, spans: Sequence[range]) -> Generator[Views, None, None]:
         """Ranges, by threads of this process, which begin with the next before one is asked for."""
         pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
         try:
             begun = ((span, pool.map(self.view, span)) for span in spans)
-            for (span, results), _ in pairwise(chain(begun, [None])):
+            for (span, results), _ in pairwise(chain(begun, [(range(0), iter(()))])):
                 yield self(span, results)
         finally:
             pool.shutdown(cancel_futures=True)  # who stops early does not wait for the batch ahead
