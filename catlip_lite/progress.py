@@ -55,6 +55,8 @@ class TrainingReporter:
 
     def within(self, step: int, images: int, of: int) -> None:
         """So many images of a step are done."""
+        if is_interactive():
+            self._show(step if images == of else step - 1, began=step - 1)
         if images == of or time.monotonic() - self.last < LINE_EVERY_SECONDS:
             return
         self.last = time.monotonic()
@@ -64,10 +66,12 @@ class TrainingReporter:
         else:
             print(f"step {step:,} of {self.max_steps:,}: {told}", flush=True)
 
-    def _show(self, done: int, told: str) -> None:
+    def _show(self, done: int, told: str | None = None, began: int = 0) -> None:
+        """began: the step that a resumed training goes on from; those before it took no time."""
         if self.bar is None:
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=self.max_steps, desc=self.title, unit="step")
+            self.bar = tqdm(total=self.max_steps, initial=began, desc=self.title, unit="step")
         self.bar.update(done - self.bar.n)
-        self.bar.set_postfix_str(told)
+        if told:
+            self.bar.set_postfix_str(told)

@@ -333,3 +333,12 @@ def test_progress_within_a_step_is_told_every_few_seconds(monkeypatch, capsys):
         report.within(3, images, 512)
         clock[0] += 6
     assert capsys.readouterr().out.splitlines() == [f"step 3 of 993: {images} of 512 images" for images in (64, 192, 320, 448)]
+
+
+def test_the_bar_of_a_resumed_training_counts_from_where_it_goes_on(monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "04_pretrain.ipynb")
+    report = TrainingReporter(100)
+    report.within(41, 64, 64)
+    report({"step": 60, "loss": 1.0, "images_per_second": 10.0, "eta_seconds": 4.0})
+    assert (report.bar.initial, report.bar.n) == (40, 60)
+    report.bar.close()

@@ -31,6 +31,10 @@ from .theme import COLOURS
 THUMBNAIL_PIXELS = 72
 STEPS = (0, 1, 2, 3)  # hypernym steps that a slider offers; their path similarity is 1 / (1 + steps)
 SHOWN = 6  # classes that a label matches
+# JupyterLab styles tables of outputs, not those of widgets, whose lines are as high as its buttons.
+LAB_STYLE = (
+    "<style>.explored { line-height: 1.4 } .explored :is(td, th) { padding: 2px 14px 2px 0; vertical-align: top }</style>"
+)
 MOST_RECORDED = 1000  # labels in a page without a kernel
 
 
@@ -54,7 +58,8 @@ class Explorer(widgets.VBox):
         self.draw, self.examples, self.record = draw, examples, record
 
         def refresh(_: object = None) -> None:
-            shown.value = "".join(draw(*(control.value for control in controls)))
+            drawn = draw(*(control.value for control in controls))
+            shown.value = f'{LAB_STYLE}<div class="explored">{"".join(drawn)}</div>'
 
         for control in controls:
             control.observe(refresh, "value")

@@ -21,10 +21,11 @@ from catlip_lite.labels import CaptionLabeler
 # --- run again ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_complete_is_not_done_again(parquets, out):
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_what_is_complete_is_not_done_again(parquets, out, engine):
     run(parquets, out)
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
-    report = run(parquets, out)
+    report = run(parquets, out, engine=engine, workers=None)
     assert (report.files, report.skipped) == (0, 3)
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from apple_gpu import APPLE, apple_gpu
 from runs import in_processes
 
 from catlip_lite.models import create_vit
@@ -87,18 +88,37 @@ def test_what_is_given_stays(monkeypatch):
     assert (found.micro_batch, found.activation_checkpointing) == (32, True)
 
 
-def test_memory_that_runs_out_in_the_trial_halves_the_micro_batch(monkeypatch):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("of a GPU"), RuntimeError("MPS backend out of memory (MPS …)")])
+def test_memory_that_runs_out_in_the_trial_halves_the_micro_batch(monkeypatch, error):
     tried = []
 
     def try_out(learner, dtype, recipe, state, micro_batch, checkpointing):
         tried.append(micro_batch)
         if micro_batch > 20:
-            raise torch.OutOfMemoryError("of a GPU")
+            raise error
         return 1.0
 
     monkeypatch.setattr(memory, "try_out", try_out)
     assert fit().micro_batch == tried[-1] == 16
     assert tried[:2] == [64, 32]
+
+
+def test_another_error_of_the_trial_is_raised(monkeypatch):
+    def try_out(*given):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(memory, "try_out", try_out)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        fit()
+
+
+def test_on_apples_gpu_what_macos_recommends_is_there_for_the_run(monkeypatch):
+    recipe = recipe_for("vit_ti16", image_size=32, batch_size=64, multi_scale="none", range_augment=True)
+    with apple_gpu(monkeypatch):
+        assert free_memory(APPLE) == 10e9
+        found = fit_to_device(create_vit("vit_ti16", 7, 32), create_loss("bce"), recipe, RunOptions())
+    assert (found.micro_batch, found.activation_checkpointing) == (64, False)
+    assert 9e9 < found.free < 9.1e9  # a tenth to spare, and the weights
 
 
 def test_a_trial_leaves_network_gradients_and_random_numbers_as_they_were():

@@ -100,6 +100,7 @@ def test_without_a_micro_batch_the_largest_that_divides_each_processs_share_is_t
         ("unmasked_tail", 2, "from 0 to 1"),
         ("micro_batch", 0, "an image a step"),
         ("lr", 0.0, "must be above 0"),
+        ("epochs", 2, "give its num_samples"),
     ],
 )
 def test_impossible_values_are_refused(name, value, told):

@@ -92,6 +92,12 @@ def test_parts_of_the_memory_at_a_time_give_the_same_as_all_at_once(monkeypatch)
 
 
 @pytest.mark.parametrize("solve", [probes.ridge_probe, probes.logistic_probe])
+def test_with_apples_gpu_which_has_no_float64_it_is_the_cpus(solve):
+    on_cpu, on_mps = (solve(clusters(60), clusters(50, seed=1), 5, device=device) for device in ("cpu", torch.device("mps", 0)))
+    assert on_mps.penalty == on_cpu.penalty and torch.equal(on_mps.head.weight, on_cpu.head.weight)
+
+
+@pytest.mark.parametrize("solve", [probes.ridge_probe, probes.logistic_probe])
 def test_the_penalty_is_the_one_that_validates_best(solve):
     fit = solve(clusters(60, noise=3), clusters(200, seed=1, noise=3), 5, device="cpu")
     assert fit.top1[fit.penalty] == max(fit.top1.values())
@@ -167,6 +173,12 @@ def test_heads_trained_together_are_those_trained_one_by_one(monkeypatch, at_onc
         torch.testing.assert_close(head.bias, bias, rtol=1e-4, atol=1e-5)
 
 
+def test_heads_are_trained_on_the_cpu_where_the_gpu_is_apples():
+    train, start = clusters(50), random_head(5, 12, 0)
+    on_cpu, on_mps = (train_heads([start], train, [0.1], epochs=1, device=device)[0] for device in ("cpu", "mps"))
+    assert torch.equal(on_mps.weight, on_cpu.weight)
+
+
 def test_a_start_is_left_as_it_is():
     train, start = clusters(50), random_head(5, 12, 0)
     (trained,) = train_heads([start], train, [0.1], epochs=1)
@@ -219,6 +231,11 @@ def test_the_nearest_are_those_of_highest_cosine_in_order(monkeypatch):
     ).T
     np.testing.assert_array_equal(rows, np.argsort(-similarity, axis=1)[:, :6])
     np.testing.assert_allclose(cosines, np.take_along_axis(similarity, rows, 1), rtol=1e-5)
+
+
+def test_the_nearest_are_looked_up_on_the_cpu_where_the_gpu_is_apples():
+    for found, expected in zip(nearest(made(40, 0), made(13, 1), 6, "mps"), nearest(made(40, 0), made(13, 1), 6), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_fewer_references_than_asked_for_are_all_given():
