@@ -18,16 +18,18 @@ OUT      = outputs/$(RUN)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run notebooks test lab publish format clean clean-all
+.PHONY: help doctor run notebooks test matrix lab publish format clean clean-all
 ifneq ($(words $(RUN)),1)
 $(error RUN='$(RUN)' must be one plain folder name: it becomes outputs/RUN)
 endif
 
 help:
+	@echo 'make doctor   what is here, what runs in how long, what is missing'
 	@echo 'make run      execute the notebooks of the demo, two cores will do; RUN=name PARAMS=file.yaml for another run'
 	@echo '              ONLY="01 02 03" chooses notebooks; those that lack images of your own say what they want'
 	@echo '              ONLY=08 measures speed, 09 compares with CLIP, 13 tries other languages, 14 checks published weights: when asked for'
-	@echo 'make test     style, tests, and every notebook in its smallest form'
+	@echo 'make test     style, types, tests, and every notebook in its smallest form'
+	@echo 'make matrix   the tests under each Python on PATH and with the lowest versions; TESTS="tests/labels" chooses, CELLS="3.13-newest" too'
 	@echo 'make lab      the notebooks in JupyterLab'
 	@echo 'make publish  copy a run'"'"'s pages to outputs/published/, without artwork that is not ours (RUN=name)'
 	@echo 'make format   put code and notebooks in the house style'
@@ -35,28 +37,49 @@ help:
 
 # ---------------------------------------------------------------- set-up
 
-FIND_PYTHON = for p in python3 python3.13 python3.12 python3.11; do \
+# uv, where it is on PATH, installs the versions in uv.lock; else pip installs the newest that pyproject.toml allows (UV= asks for that).
+UV          ?= $(shell command -v uv 2>/dev/null)
+TOOL         = $(if $(UV),uv,pip)
+LOG          = $(VENV).log
+FIND_PYTHON  = for p in python3 python3.13 python3.12 python3.11; do \
 	  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done
-NO_NETWORK  = Could not find a version|No matching distribution|Connection(Error|Refused|Reset)|name resolution|timed out
+NO_PYTHON    = no Python 3.11 or later on PATH: install one (or \`conda env create\`), then again
+NO_NETWORK   = Could not find a version|No matching distribution|Connection(Error|Refused|Reset)|name resolution|timed out|dns error|Failed to fetch|error sending request
+MIRROR_pip   = PIP_INDEX_URL
+MIRROR_uv    = UV_DEFAULT_INDEX
+NO_SPACE     = No space left on device|os error 28|Disk quota exceeded
 
-$(READY): pyproject.toml
-	@if ! $(PYTHON) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+SET_UP_uv  = UV_PROJECT_ENVIRONMENT=$(VENV) '$(UV)' sync --no-progress --python "$${UV_PYTHON:->=3.11,<3.14}" --extra dev >$(LOG) 2>&1
+SET_UP_pip = $(PYTHON) -m pip install --disable-pip-version-check --no-input --retries 2 -e '.[dev]' >$(LOG) 2>&1
+
+$(READY): pyproject.toml $(if $(UV),$(wildcard uv.lock))
+	@if [ -z '$(UV)' ] && ! $(PYTHON) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	  python=$$($(FIND_PYTHON)); \
-	  test -n "$$python" || { \
-	    echo 'error: no Python 3.11 or later on PATH: install one (or `conda env create`), then again' >&2; exit 1; }; \
-	  $$python -m venv --clear $(VENV) >$(VENV).log 2>&1 || { \
-	    echo "error: $$python cannot make $(VENV): install its venv module (Debian: apt install python3-venv)" >&2; exit 1; }; \
-	  rm -f $(VENV).log; \
+	  test -n "$$python" || { echo "error: $(NO_PYTHON)" >&2; exit 1; }; \
+	  $$python -m venv --clear $(VENV) >$(LOG) 2>&1 || { \
+	    why='see $(LOG); if that is empty, the disk is full'; \
+	    $$python -c 'import ensurepip' 2>/dev/null || why='install its venv module (Debian: apt install python3-venv)'; \
+	    echo "error: $$python cannot make $(VENV): $$why" >&2; exit 1; }; \
 	fi
-	@echo 'Setting up $(VENV): once, some minutes (PyTorch is a few GB); what pip says is in $(VENV)/install.log'
-	@$(PYTHON) -m pip install --disable-pip-version-check --no-input --retries 2 -e '.[dev]' >$(VENV)/install.log 2>&1 || { \
-	  if grep -qE '$(NO_NETWORK)' $(VENV)/install.log; then \
-	    wanted=$$(sed -nE 's/.*No matching distribution found for ([^ ;]+).*/ (\1)/p' $(VENV)/install.log | tail -1); \
-	    echo "error: pip cannot reach a package$$wanted: check the network, or name your mirror in PIP_INDEX_URL, then again" >&2; \
+	@echo 'Setting up $(VENV): once, some minutes (PyTorch is a few GB); what $(TOOL) says is in $(LOG)'
+	@$(SET_UP_$(TOOL)) || { \
+	  if grep -qE '$(NO_SPACE)' $(LOG); then \
+	    echo "error: no space left: $(VENV) takes up to 8 GB, and $(TOOL) as much for a while in $${TMPDIR:-/tmp} and ~/.cache: make room, then again" >&2; \
+	  elif grep -qE 'No interpreter found|python-build-standalone' $(LOG); then \
+	    echo "error: $(NO_PYTHON)" >&2; \
+	  elif grep -qE '$(NO_NETWORK)' $(LOG); then \
+	    wanted=$$(sed -nE 's/.*No matching distribution found for ([^ ;]+).*/ (\1)/p' $(LOG) | tail -1); \
+	    echo "error: $(TOOL) cannot reach a package$$wanted: check the network, or name your mirror in $(MIRROR_$(TOOL)), then again" >&2; \
 	  else \
-	    echo "error: pip failed ($$(grep -iE '^ *error' $(VENV)/install.log | tail -1)): see $(VENV)/install.log" >&2; \
+	    echo "error: $(TOOL) failed ($$(grep -iE '^ *error' $(LOG) | tail -1)): see $(LOG)" >&2; \
 	  fi; exit 1; }
 	@touch $@
+
+# What is here, what runs in how long, what is missing; before set-up too, when any Python will do.
+doctor:
+	@python=$(PYTHON); test -e $(READY) || python=$$($(FIND_PYTHON)); \
+	  test -n "$$python" || { echo "error: $(NO_PYTHON)" >&2; exit 1; }; \
+	  $$python -m catlip_lite.workbook.doctor
 
 # ---------------------------------------------------------------- a run
 
@@ -119,8 +142,13 @@ test: export PYTHONHASHSEED := 0
 test: | $(READY)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
 	@rm -rf outputs/smoke
 	$(PYTHON) -m pytest tests --nbmake --nbmake-timeout=900 --durations=10 notebooks
+
+# The tests under each Python on PATH and with the lowest versions, each in its own environment: .ci/matrix says more.
+matrix:
+	@.ci/matrix
 
 lab: | $(READY)
 	cd notebooks && ../$(VENV)/bin/jupyter lab
@@ -133,4 +161,4 @@ clean:
 	@if [ -d outputs ]; then find outputs -mindepth 1 -maxdepth 1 ! -name published -exec rm -rf {} +; fi
 
 clean-all: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV).log $(VENV)-3.*

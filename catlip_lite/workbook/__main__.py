@@ -7,6 +7,8 @@ one is complete), outputs/<run>/<name>.html and index.html. With an option it ex
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 from pathlib import Path
 
@@ -64,7 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             print(publish(open_run(given.run)))
     except (NotebookFailed, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        full = os.strerror(errno.ENOSPC) in str(error)
+        print(f"error: {error}{': make room on the disk, the next `make run` goes on from there' * full}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: earlier results are intact, the next `make run` goes on from there", file=sys.stderr)

@@ -54,7 +54,10 @@ def declared_values(notebook: Path) -> dict:
     source = next((cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), "")
     try:
         statements = [node for node in ast.parse(source).body if isinstance(node, (ast.Assign, ast.AnnAssign))]
-        return {ast.unparse(getattr(s, "target", None) or s.targets[0]): ast.literal_eval(s.value) for s in statements}
+        return {
+            ast.unparse(s.targets[0] if isinstance(s, ast.Assign) else s.target): ast.literal_eval(s.value or "")
+            for s in statements
+        }
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{notebook}: the parameters cell must assign plain literals ({error})") from None
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 from ..orphans import stop_with_launcher
+
+logger = logging.getLogger(__name__)
 
 
 def workbook_root() -> Path:
@@ -21,7 +25,7 @@ def workbook_path(path: str | os.PathLike) -> Path:
     return workbook_root() / Path(path).expanduser()
 
 
-def workbook_address(address):
+def workbook_address(address: Any) -> Any:
     """A data address from a parameter: demo/…, URLs and names of label sets stay, local paths are counted from the top."""
     if isinstance(address, (list, tuple)):
         return [workbook_address(part) for part in address]
@@ -33,12 +37,12 @@ def workbook_address(address):
     return str(path)
 
 
-def is_demo(address) -> bool:
+def is_demo(address: Any) -> bool:
     """Whether an address, or each of several, is the demo's: demo/<split>."""
     return all(str(part).startswith("demo/") for part in ([address] if isinstance(address, (str, Path)) else address))
 
 
-def own_or_demo(name: str, named, demo, beside: Iterable, *, optional: bool = False):
+def own_or_demo(name: str, named: Any, demo: Any, beside: Iterable, *, optional: bool = False) -> Any:
     """What the parameter `name` names (see `workbook_address`); at None `demo`, but beside the demo's own data alone.
 
     beside: addresses of the data that the run rests on already, its captions and shards. Raises ValueError where nothing is
@@ -55,7 +59,7 @@ def own_or_demo(name: str, named, demo, beside: Iterable, *, optional: bool = Fa
     raise ValueError(f"`{name}` names no images{why}: give an address of your own, or a list of them")
 
 
-def data_behind(model, parameters: Mapping) -> list:
+def data_behind(model: Any, parameters: Mapping) -> list:
     """Addresses of the captions and shards that a pre-trained model learnt from, by its folder, and of those named.
 
     parameters: a notebook's names; papermill puts captions and shards of a YAML there, whether the notebook takes them or not.
@@ -72,6 +76,8 @@ def open_run(run: str) -> Path:
     if not run or Path(run).name != run or run in (".", "..", "published"):
         raise ValueError(f"run={run!r} must be a plain folder name: it becomes outputs/{run}")
     folder = workbook_path("outputs") / run
+    if not (workbook_root() / "notebooks").is_dir():
+        logger.warning("%s is no folder of the workbook: relative paths count from here, outputs go to %s", Path.cwd(), folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
