@@ -23,6 +23,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from .demo import demo_path
+from .shards import IMAGE_EXTENSIONS
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,6 @@ TABLES = (".parquet", ".arrow")  # arrow: as `datasets` saves them
 FOLDER = ""  # the kind of a folder of loose samples, img2dataset's output_format "files"
 CORPUS = (".tar", FOLDER, *TABLES)  # kinds of files that hold captions, with or without images; of a folder, the first there is
 LABELS_SUFFIX = ".labels.parquet"  # what labelling writes is no source
-IMAGES = (".jpg", ".jpeg", ".png", ".webp")  # by which a folder is known that was taken for a corpus
 IMAGES_ALONE = (
     " (it holds images; with their captions beside them, 0.jpg and 0.txt, in folders 00000, 00001 … of it they would do)"
 )
@@ -175,7 +175,7 @@ def _find_at(text: str, kinds: Sequence[str], what: str) -> list[DataFile]:
         alone = "; captions without images are for `captions`" if what == "shards" else ""
         raise ValueError(f"{without_query(files[0]['name'])}: {what} are read from {_readable(kinds)} files{alone}")
     if not good:
-        has_images = any(inside.suffix.lower() in IMAGES for inside in Path(text).glob("*"))
+        has_images = any(inside.suffix.lower().removeprefix(".") in IMAGE_EXTENSIONS for inside in Path(text).glob("*"))
         raise FileNotFoundError(f"no {what} at {text!r}{IMAGES_ALONE * has_images}: {_advice(kinds)}")
     return sorted((_data_file(filesystem, info) for info in good), key=lambda file: file.path)
 

@@ -67,7 +67,7 @@ def after_set_up() -> Iterator[tuple[str, str]]:
     yield "extras", advice(extras) if extras else "all there"
     if not {"", "train"} & extras.keys():
         yield "make run", in_minutes(demo_rate())
-    yield "missing", "; ".join(missing_tools(LEAST_FREE_GB, gpu=device.type == "cuda")) or "nothing"
+    yield "missing", "; ".join(missing_tools(LEAST_FREE_GB, device=device.type)) or "nothing"
 
 
 def free_gb() -> float:
@@ -113,9 +113,9 @@ def advice(missing: dict[str, list[str]]) -> str:
     return f"{told}: {pip} -e '.{f'[{wanted}]' if wanted else ''}'"
 
 
-def missing_tools(least_gb: float, *, makes_venv: bool = False, gpu: bool = False) -> list[str]:
-    """What is not here and will be wanted, each with what to do. gpu: PyTorch computes on one of NVIDIA's."""
-    unseen = not gpu and find_spec("torch") and " x " in describe_machine()
+def missing_tools(least_gb: float, *, makes_venv: bool = False, device: str = "") -> list[str]:
+    """What is not here and will be wanted, each with what to do. device: what PyTorch computes on, if it is here."""
+    gpu, unseen = device == "cuda", device == "cpu" and " x " in describe_machine()
     lacking = {
         "make: apt install make, or on macOS xcode-select --install": not shutil.which("make"),
         "Python's venv: apt install python3-venv": makes_venv and not find_spec("ensurepip"),
