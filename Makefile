@@ -8,7 +8,8 @@ PARAMS ?= params/$(RUN).yaml
 ONLY   ?=
 
 # OpenMP counts a machine's cores, not those that this process may use: too many threads are much slower than too few.
-export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.physicalcpu 2>/dev/null || echo 2)
+CORES                  := $(shell nproc 2>/dev/null || sysctl -n hw.physicalcpu 2>/dev/null || echo 2)
+export OMP_NUM_THREADS ?= $(CORES)
 
 VENV    := .venv
 READY   := $(VENV)/.ready
@@ -138,17 +139,21 @@ publish: | $(READY)
 
 # ---------------------------------------------------------------- work on the project
 
-test: export PYTHONHASHSEED := 0
+# Tests run side by side, a core each: most are too small for threads.
+SIDE_BY_SIDE := -n $(CORES) --maxprocesses=4 --dist loadgroup --no-loadscope-reorder
+test matrix: export PYTHONHASHSEED := 0
+test matrix: export OMP_NUM_THREADS := 1
+
 test: | $(READY)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	@rm -rf outputs/smoke
-	$(PYTHON) -m pytest tests --nbmake --nbmake-timeout=900 --durations=10 notebooks
+	$(PYTHON) -m pytest $(SIDE_BY_SIDE) --nbmake --nbmake-timeout=900 --durations=10 notebooks/[0-9]*.ipynb tests
 
 # The tests under each Python on PATH and with the lowest versions, each in its own environment: .ci/matrix says more.
 matrix:
-	@.ci/matrix
+	@.ci/matrix $(SIDE_BY_SIDE)
 
 lab: | $(READY)
 	cd notebooks && ../$(VENV)/bin/jupyter lab

@@ -182,28 +182,23 @@ def label_corpus(
 def _complete(files: Sequence[DataFile], destination: Destination, how: dict) -> set[str]:
     """Addresses of the files whose labels are there already. Raises ValueError if the destination's are of another kind."""
     cards, names, complete = {name: card for name, card, _ in destination.results()}, {}, set()
+    for card in cards.values():
+        other = next((option for option in how if card.get(option) != how[option]), None)
+        if other:
+            raise ValueError(
+                f"{destination.address} holds labels made with {other}={card.get(other)!r}, not {how[other]!r}: use another "
+                "destination, or remove its files"
+            )
     for file in files:
         if names.setdefault(file.result_name, file) is not file:
             raise ValueError(
                 f"{file.path} and {names[file.result_name].path} would have one result's name: label them into two destinations"
             )
         card, wanted = cards.get(file.result_name), _card(file, how)
-        other = next((option for option in how if card and card.get(option) != wanted[option]), None)
-        if card and other and other != "labeler":
-            raise ValueError(
-                f"{destination.address} holds labels of {file.address} made with {other}={card.get(other)!r}, not "
-                f"{wanted[other]!r}: use another destination, or remove its files"
-            )
         if card and all(card.get(fact) == wanted[fact] for fact in wanted):
             complete.add(file.address)
         elif card:
             logger.info("%s has changed since it was labelled: it is labelled again", file.address)
-    others = {card["labeler"] for card in cards.values()} - {how["labeler"]}
-    if others:
-        raise ValueError(
-            f"{destination.address} holds labels that {others.pop()} made, not {how['labeler']}: use another destination, or "
-            "remove its files"
-        )
     return complete
 
 
@@ -503,7 +498,7 @@ def write_synset_counts(destinations: Destinations, folder: str | Path) -> Path:
 
 
 def _check_mergeable(cards: Sequence[Mapping]) -> None:
-    labelers = sorted({card["labeler"] for card in cards})
+    labelers = sorted({" by lemmas of ".join([card["labeler"], *filter(None, [card.get("lemmas")])]) for card in cards})
     if len(labelers) > 1:
         raise ValueError(f"counts of different labelers cannot be merged: {', '.join(labelers)}")
     seen, first, twins = set(), {}, []

@@ -22,6 +22,12 @@ def png(colour=(255, 0, 0), size=(24, 24), mode="RGB") -> bytes:
     return out.getvalue()
 
 
+def pytest_collection_modifyitems(items):
+    """Where processes share the tests out (pytest-xdist), a file's stay together for its fixtures, notebooks for artefacts."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("notebooks" if item.path.suffix == ".ipynb" else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def make_png():
     """`png`, for tests in any folder."""

@@ -279,8 +279,7 @@ def _gloss_words(number: dict[str, int]) -> tuple[np.ndarray, np.ndarray, np.nda
 def _votes() -> np.ndarray:
     """The votes of all context words on all nouns, int8: of each noun [V, S], one after the other."""
     sources = [
-        Path(__file__),
-        Path(__file__).with_name("senses.py"),
+        *(Path(__file__).with_name(f"{module}.py") for module in ("company", "senses", "wordnet")),
         *map(TABLES.joinpath, ("company.parquet", "caption_senses.tsv")),
     ]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]

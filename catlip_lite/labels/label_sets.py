@@ -72,7 +72,7 @@ class LabelSet:
         elif path.suffix == ".csv":
             names, given = _read_csv(path)
         else:
-            names, given = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()], None
+            names, given = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()], None
         return cls.from_names(names, wnids=given, title=path.stem, allow_unknown=allow_unknown)
 
     @classmethod

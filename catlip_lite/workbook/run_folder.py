@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from ..orphans import stop_with_launcher
+from .parameters import declared_values, notebook_paths, refuse_unknown
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +74,14 @@ def data_behind(model: Any, parameters: Mapping) -> list:
 
 
 def open_run(run: str) -> Path:
-    """The folder `outputs/<run>`, made if need be and tried for writing. Raises ValueError or PermissionError with advice."""
+    """The folder `outputs/<run>`, made if need be and tried for writing. Raises ValueError or PermissionError with advice.
+
+    In a notebook that papermill executes, a parameter that no notebook declares is a ValueError, too: papermill runs on.
+    """
     stop_with_launcher()  # a notebook runs no longer than whoever executes it
+    injected, notebooks = injected_parameters(), notebook_paths(workbook_root() / "notebooks")
+    if injected and notebooks:
+        refuse_unknown(injected, set().union(*map(declared_values, notebooks)), "papermill's -p and -f")
     if not run or Path(run).name != run or run in (".", "..", "published"):
         raise ValueError(f"run={run!r} must be a plain folder name: it becomes outputs/{run}")
     folder = workbook_path("outputs") / run
@@ -85,3 +94,11 @@ def open_run(run: str) -> Path:
     except OSError as error:
         told = f"cannot write to {folder} ({error.strerror}): choose another `run` or make it writable"
         raise PermissionError(told) from error
+
+
+def injected_parameters() -> list[str]:
+    """The names that papermill set in the notebook whose kernel this is; outside one none."""
+    ipython = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    cells = ipython.user_ns["In"] if ipython else []
+    source = next((cell for cell in cells if cell.startswith("# Parameters\n")), "")
+    return [node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]

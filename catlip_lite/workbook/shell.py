@@ -34,7 +34,7 @@ def run_from_shell(name: str, train_here: Callable[[dict], None], description: s
         else:
             with process_group(values["device"]) as device:
                 train_here({**values, "device": device})
-    except (OSError, ValueError, FloatingPointError, WorkerDied) as error:
+    except (OSError, ValueError, yaml.YAMLError, FloatingPointError, WorkerDied) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -12,6 +12,8 @@ import tomllib
 from itertools import chain
 from pathlib import Path
 
+import nbformat
+import papermill
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -195,3 +197,18 @@ def test_a_notebook_started_outside_the_workbook_says_where_its_outputs_go(tmp_p
         (tmp_path / name).mkdir()
     open_run("trial")
     assert not caplog.text
+
+
+def test_papermill_with_a_misspelt_parameter(tmp_path):
+    for name in ("notebooks", "params"):
+        (tmp_path / name).mkdir()
+    cells = [
+        nbformat.v4.new_code_cell("model: str = 'vit_b16'", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("from catlip_lite.workbook.run_folder import open_run\nprint(open_run('trial'))"),
+    ]
+    typed, out = tmp_path / "notebooks/01_first.ipynb", tmp_path / "out.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), typed)
+    given = {"kernel_name": "python3", "cwd": tmp_path, "progress_bar": False}
+    with pytest.raises(papermill.PapermillExecutionError, match=r"no notebook has a parameter modle \(nearest: model\)"):
+        papermill.execute_notebook(typed, out, {"modle": "vit_h16"}, **given)
+    papermill.execute_notebook(typed, out, {"model": "vit_h16"}, **given)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from catlip_lite.workbook.parameters import choose, taken_by
+from catlip_lite.workbook.make_run import choose
+from catlip_lite.workbook.parameters import taken_by
 
 
 @dataclass

@@ -161,7 +161,7 @@ def test_a_notebook_depends_on_the_modules_it_imported_and_its_pages_do_not_show
     render(workbook)
     folder = workbook / "outputs/trial/notebooks"
     rule = (folder / "01_first.d").read_text()
-    modules = ["__init__", "orphans", "workbook/__init__", "workbook/run_folder"]
+    modules = ["__init__", "orphans", "workbook/__init__", "workbook/parameters", "workbook/run_folder"]
     assert re.findall(r"^\S+/catlip_lite/(\S+)\.py:$", rule, re.MULTILINE) == modules
     assert "sys.modules" not in (folder / "01_first.ipynb").read_text()
 
