@@ -22,10 +22,11 @@ def png(colour=(255, 0, 0), size=(24, 24), mode="RGB") -> bytes:
     return out.getvalue()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at it
 def pytest_collection_modifyitems(items):
-    """Where processes share the tests out (pytest-xdist), a file's stay together for its fixtures, notebooks for artefacts."""
+    """Where processes share the tests out, a file's stay together for its fixtures, notebooks for their artefacts."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("notebooks" if item.path.suffix == ".ipynb" else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("notebooks" if item.path.suffix == ".ipynb" else item.path.stem))
 
 
 @pytest.fixture(scope="session")
