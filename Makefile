@@ -140,7 +140,7 @@ publish: | $(READY)
 # ---------------------------------------------------------------- work on the project
 
 # Tests run side by side, a core each: most are too small for threads.
-SIDE_BY_SIDE := -n $(CORES) --maxprocesses=4 --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE := -n $(CORES) --maxprocesses=4 --dist loadfile --no-loadscope-reorder
 test matrix: export PYTHONHASHSEED := 0
 test matrix: export OMP_NUM_THREADS := 1
 

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from xdist.scheduler import LoadFileScheduling
 
 from catlip_lite.data.shards import Sample, write_shards
 from catlip_lite.labels import Vocabulary
@@ -22,11 +23,14 @@ def png(colour=(255, 0, 0), size=(24, 24), mode="RGB") -> bytes:
     return out.getvalue()
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at it
-def pytest_collection_modifyitems(items):
-    """Where processes share the tests out, a file's stay together for its fixtures, notebooks for their artefacts."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("notebooks" if item.path.suffix == ".ipynb" else item.path.stem))
+def pytest_xdist_make_scheduler(config, log):
+    """Where processes share the tests out, a file's stay together for its fixtures, notebooks for each other's artefacts."""
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "notebooks" if nodeid.startswith("notebooks/") else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
