@@ -117,18 +117,6 @@ def test_a_file_cut_short_is_no_vocabulary(tmp_path, vocabulary):
         Vocabulary.load(path)
 
 
-# --- the card, for people ---
-
-
-def test_a_vocabulary_is_saved_with_a_card_that_people_can_read(tmp_path, vocabulary):
-    vocabulary.card.update(provenance(labeler="compound", corpus_fingerprint="abc"))
-    vocabulary.save(tmp_path / "vocabulary.parquet")
-    text = (tmp_path / "vocabulary.md").read_text()
-    for fact in ("classes | 3", "captions counted | 10", "labeler | compound", "corpus fingerprint | abc", "threshold | 2"):
-        assert f"| {fact} |" in text
-    assert f"| 0 | dog | {DOG} | 7 |" in text
-
-
 # --- the reference's file ---
 
 
