@@ -55,6 +55,7 @@ from .labels import CaptionLabeler, load_nouns
 from .labels.labeler import LABELER_FACTS, LANGUAGE_FACTS, MODES
 from .labels.languages import LANGUAGES
 from .labels.senses import SENSES
+from .labels.tagging import TAGGERS
 from .machine import usable_cores
 from .orphans import stop_with_parent
 from .progress import progress
@@ -524,7 +525,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mode", default="compound", choices=MODES)
     parser.add_argument("--sense", choices=SENSES, help="visual for mode compound, first for the others, if not given")
     parser.add_argument("--no-proper-nouns", dest="proper_nouns", action="store_false", help="leave out names")
-    parser.add_argument("--tagger", default="perceptron", help="for mode pos: perceptron, spacy or nltk")
+    parser.add_argument("--tagger", default="perceptron", choices=TAGGERS, help="for mode pos")
     parser.add_argument("--language", default="en", choices=("en", "auto", *LANGUAGES), help="of the captions (%(default)s)")
     parser.add_argument("--column", action="append", help=f"where captions are ({CAPTION}); given twice, two are read as one")
     parser.add_argument("--uid-column", default=UID, help="where tables keep their uid (%(default)s)")

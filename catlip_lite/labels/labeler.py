@@ -53,7 +53,7 @@ class CaptionLabeler:
         beside a keyboard" is no animal; see `Company`). None: "visual" for compound, "first" for the others.
     proper_nouns: whether names count: what WordNet has as an instance ("Paris") or writes with capitals ("Christmas"), for
         "pos" also what is tagged NNP or NNPS. corenet has neither option.
-    tagger: for mode "pos": "perceptron", "spacy" or "nltk".
+    tagger: for mode "pos": "perceptron" or "spacy".
     language: "en", or for mode "compound" another of `LANGUAGES`, whose words are those of the Open Multilingual WordNet and
         whose synsets the same ("de": "Ein Hund am Strand" is n02084071 and n09217230). "auto": each caption by the labeler of
         its language, as `detect_languages` tells it; one in a language without lemmas here has no labels.
