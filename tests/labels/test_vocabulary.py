@@ -9,9 +9,9 @@ import pytest
 from nasty_captions import HAND_PICKED
 
 from catlip_lite.artefacts import provenance
-from catlip_lite.labels import CaptionLabeler, Vocabulary, corenet_key, count_synsets, wnid_of_corenet_key
+from catlip_lite.labels import CaptionLabeler, Vocabulary, corenet_key, count_synsets
 from catlip_lite.labels.gold import read_gold
-from catlip_lite.labels.vocabulary import thresholds_to_try
+from catlip_lite.labels.vocabulary import thresholds_to_try, wnid_of_corenet_key
 
 DOG, CAT, APPLE = "n02084071", "n02121620", "n07739125"
 
