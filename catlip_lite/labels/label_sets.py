@@ -93,9 +93,9 @@ class LabelSet:
         return cls(title, tuple(names), tuple(found))
 
 
-def listed(names: Sequence[str], most: int = 8) -> str:
+def listed(names: Sequence[object], most: int = 8) -> str:
     """The first of some names, for an error or a cell, and how many more there are."""
-    return ", ".join(names[:most]) + (f", … {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(map(str, names[:most])) + (f", … {len(names) - most:,} more" if len(names) > most else "")
 
 
 # --- known sets and files -----------------------------------------------------------------------------------------------
