@@ -119,14 +119,14 @@ def _read_csv(path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
     column = next((c for c in LABEL_COLUMNS if rows and c in columns), None)
     if column is None:
         raise ValueError(f"{path}: a CSV of labels needs one of the columns {', '.join(LABEL_COLUMNS)}")
-    return tuple(row[column].strip() for row in rows), tuple(tuple((row.get("wnids") or "").split()) for row in rows)
+    return tuple(row[column].strip() for row in rows), tuple(tuple(row.get("wnids", "").split()) for row in rows)
 
 
 def read_rows(path: str | os.PathLike) -> tuple[list[str], list[dict[str, str]]]:
-    """The columns and rows of a CSV with a head. Raises ValueError if it is none in UTF-8."""
+    """The columns of a CSV with a head, and its rows but for empty ones. Raises ValueError if it is none in UTF-8."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark before the first column's name
-            reader = csv.DictReader(file)
-            return list(reader.fieldnames or ()), list(reader)
+            reader = csv.DictReader(file, restval="")
+            return list(reader.fieldnames or ()), [row for row in reader if any(row.values())]
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no CSV in UTF-8 ({error}): save it as one") from error

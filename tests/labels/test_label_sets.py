@@ -100,8 +100,9 @@ def test_names_from_a_text_file(tmp_path, mark):
     assert (labels.title, labels.names, labels.wnids) == ("pets", ("dog", "cat"), (DOG, CAT))
 
 
-def test_a_csv_can_say_what_a_name_means(tmp_path):
-    (tmp_path / "pets.csv").write_text("label,wnids\nrex,n02084071\ncat,\n")
+@pytest.mark.parametrize("rest", ["cat,\n", "cat\n,\n"], ids=["whole", "a short row, and a spreadsheet's empty one"])
+def test_a_csv_can_say_what_a_name_means(tmp_path, rest):
+    (tmp_path / "pets.csv").write_text(f"label,wnids\nrex,n02084071\n{rest}")
     assert LabelSet.load(tmp_path / "pets.csv").wnids == (DOG, CAT)
 
 

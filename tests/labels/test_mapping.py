@@ -163,7 +163,7 @@ def test_corrections_that_are_not_there_are_named(tmp_path):
 
 
 def test_corrections_as_a_spreadsheet_saves_them(tmp_path):
-    (tmp_path / "mine.csv").write_bytes(b"\xef\xbb\xbfwnids,label,remark\r\nn03793489, mouse ,mine\r\n")
+    (tmp_path / "mine.csv").write_bytes(b"\xef\xbb\xbfwnids,label,remark\r\nn03793489, mouse ,mine\r\n,,\r\n")
     assert meant("cat", "mouse", corrections=tmp_path / "mine.csv") == ((CAT,), (COMPUTER_MOUSE,))
 
 
