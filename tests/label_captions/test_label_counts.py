@@ -6,7 +6,7 @@ from label_corpora import DOG, all_captions, run, write_parquet
 from catlip_lite.data.captions import fingerprint, read_captions
 from catlip_lite.label_captions import merge_counts
 from catlip_lite.labels import CaptionLabeler, Vocabulary, count_synsets
-from catlip_lite.labels.labeler import LABELER_FACTS, _labeler_of
+from catlip_lite.labels.labeler import LABELER_FACTS, labeler_of
 from catlip_lite.labels.languages import load_lexicon
 
 
@@ -49,7 +49,7 @@ def italian(tmp_path, monkeypatch):
     def label(source, destination, dog="cane"):
         (tmp_path / "wn-data-ita.tab").write_text(f"{DOG[1:]}-n\tita:lemma\t{dog}\n")
         load_lexicon.cache_clear()
-        _labeler_of.cache_clear()
+        labeler_of.cache_clear()
         run(source, destination, language="it")
 
     return label
