@@ -27,7 +27,7 @@ import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
@@ -55,6 +55,7 @@ from .labels import CaptionLabeler, load_nouns
 from .labels.labeler import LABELER_FACTS, LANGUAGE_FACTS, MODES
 from .labels.languages import LANGUAGES
 from .labels.senses import SENSES
+from .labels.tagging import TAGGERS
 from .machine import usable_cores
 from .orphans import stop_with_parent
 from .progress import progress
@@ -65,8 +66,6 @@ ENGINES = ("processes", "ray")
 COUNTS_FILE = "synset_counts.parquet"
 COUNTS_KEY = b"synset_counts"  # in a result's metadata: {WNID number: captions} as JSON, compressed
 LOOK_AT = 8  # files whose columns are looked at before any is labelled
-
-Destinations = str | Path | Sequence[str | Path]
 
 
 @dataclass
@@ -116,7 +115,6 @@ def label_corpus(
     uid_from_json: bool = False,
     engine: str = "processes",
     workers: int | None = None,
-    reporting: Callable[[Iterable, int], Iterable] = lambda outcomes, files: outcomes,
 ) -> LabelReport:
     """Label every caption behind an address (results: see the module); run again with the same arguments, it goes on.
 
@@ -127,7 +125,7 @@ def label_corpus(
     shards have ("uid") and which costs time.
     engine: "processes" of this machine or "ray" (the cluster of RAY_ADDRESS, else this machine; all its machines need this
     package). workers: files at a time; None: a core each. A script that uses more than one must call this within `if __name__
-    == "__main__":`. reporting: wraps the reports, one a file as it is finished, and is told how many there will be.
+    == "__main__":`.
 
     A file that cannot be read to its end, or lacks a column, is left out, logged and reported; the others go on.
     Raises, before any work: ValueError (unknown mode or engine; the destination holds labels of another labeler or column; none
@@ -154,7 +152,7 @@ def label_corpus(
     report, started = LabelReport(skipped=len(done)), time.monotonic()
     try:
         with closing(_reports(engine, workers, todo, partial(label_file, destination=target, how=how))) as reports:
-            for one in reporting(reports, len(todo)):
+            for one in progress(reports, "labelled", len(todo), "files"):
                 if isinstance(one, OSError):  # not written: the next one would not be, either
                     raise one
                 report.add(one)
@@ -341,7 +339,7 @@ class _Tally:
     """Counts over the captions of a file, batch by batch."""
 
     def __init__(self):
-        self.captions = self.missing = self.unlabelled = 0
+        self.captions = self.unlabelled = 0
         self.damaged: list[str] = []
         self.counts: Counter[int] = Counter()  # WNID number -> captions with that synset
         self.digest = hashlib.sha256()
@@ -349,7 +347,6 @@ class _Tally:
     def add(self, captions: pa.StringArray, labels: pa.ListArray) -> None:
         """captions: string [N]; labels: list<int32> [N]."""
         self.captions += len(captions)
-        self.missing += captions.null_count
         # Mode corenet can give a caption a synset twice: distinct pairs of row and synset are counted, here in one int64.
         rows = pc.list_parent_indices(labels).to_numpy().astype(np.int64)
         numbers, counts = np.unique(np.unique(rows << 32 | labels.flatten().to_numpy()) & 0xFFFFFFFF, return_counts=True)
@@ -362,8 +359,8 @@ class _Tally:
             self.digest.update(memoryview(text)[: np.frombuffer(ends, dtype=np.int32)[len(ended)]])
 
     def card(self) -> dict:
-        facts = {"num_captions": self.captions, "num_missing": self.missing, "num_unlabelled": self.unlabelled}
-        return facts | {"captions_sha256": self.digest.hexdigest()}
+        sha256 = self.digest.hexdigest()
+        return {"num_captions": self.captions, "num_unlabelled": self.unlabelled, "captions_sha256": sha256}
 
     def packed_counts(self) -> bytes:
         return zlib.compress(json.dumps(dict(sorted(self.counts.items()))).encode())
@@ -454,11 +451,12 @@ class Destination:
 # ---------------------------------------------------------------- counts
 
 
-def merge_counts(destinations: Destinations) -> tuple[pd.DataFrame, dict]:
+def merge_counts(destinations: str | Path | Sequence[str | Path]) -> tuple[pd.DataFrame, dict]:
     """Synset counts over all complete results of one destination or several, as if all captions had been counted at once.
 
     Gives the table (wnid, name, count: captions that mention the synset; the most frequent first, ties by WNID) and the card of
-    `synset_counts.parquet`: num_captions, labeler and its options, captions (where the sources are), corpus_fingerprint, …
+    `synset_counts.parquet` (`write_table` takes both): num_captions, labeler and its options, captions (where the sources are),
+    corpus_fingerprint, …
     The fingerprint of one file is that of its captions (`captions.fingerprint`); of more, "files-sha256:" and the SHA-256 over
     the lines "<file name> <fingerprint>", sorted: neither the order of work nor the folder matters.
     Raises ValueError if there is no result or no label, labelers differ, or a source is in it twice.
@@ -491,12 +489,6 @@ def merge_counts(destinations: Destinations) -> tuple[pd.DataFrame, dict]:
     return counts, card
 
 
-def write_synset_counts(destinations: Destinations, folder: str | Path) -> Path:
-    """Merge counts (see `merge_counts`) and write `synset_counts.parquet` to a run's folder, where notebook 02 looks for it."""
-    counts, card = merge_counts(destinations)
-    return write_table(counts, Path(folder) / COUNTS_FILE, card)
-
-
 def _check_mergeable(cards: Sequence[Mapping]) -> None:
     labelers = sorted({" by lemmas of ".join([card["labeler"], *filter(None, [card.get("lemmas")])]) for card in cards})
     if len(labelers) > 1:
@@ -524,7 +516,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mode", default="compound", choices=MODES)
     parser.add_argument("--sense", choices=SENSES, help="visual for mode compound, first for the others, if not given")
     parser.add_argument("--no-proper-nouns", dest="proper_nouns", action="store_false", help="leave out names")
-    parser.add_argument("--tagger", default="perceptron", help="for mode pos: perceptron, spacy or nltk")
+    parser.add_argument("--tagger", default="perceptron", choices=TAGGERS, help="for mode pos")
     parser.add_argument("--language", default="en", choices=("en", "auto", *LANGUAGES), help="of the captions (%(default)s)")
     parser.add_argument("--column", action="append", help=f"where captions are ({CAPTION}); given twice, two are read as one")
     parser.add_argument("--uid-column", default=UID, help="where tables keep their uid (%(default)s)")
@@ -536,10 +528,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     counts, options["column"] = options.pop("counts"), options["column"] or CAPTION
     logging.basicConfig(format="%(message)s")
     try:
-        print(label_corpus(**options, reporting=lambda found, files: progress(found, "labelled", files, "files")), flush=True)
+        print(label_corpus(**options), flush=True)
         if counts:
             Path(counts).mkdir(parents=True, exist_ok=True)
-            print(f"written: {write_synset_counts(options['destination'], counts)}")
+            table, card = merge_counts(options["destination"])
+            print(f"written: {write_table(table, Path(counts) / COUNTS_FILE, card)}")
     except KeyboardInterrupt as error:
         print(error, file=sys.stderr)
         return 130

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from catlip_lite.machine import describe_machine
+from catlip_lite import machine
+from catlip_lite.machine import describe_machine, usable_cores
 
 NVIDIA = "NVIDIA H100 80GB HBM3\nNVIDIA H100 80GB HBM3\n"
 AMD = """
@@ -60,3 +61,14 @@ def test_a_macs_processor_has_its_chips_name(tool, monkeypatch):
     monkeypatch.setattr(Path, "is_file", lambda path: False)  # there is no /proc
     tool("sysctl", "Apple M2 Pro")
     assert describe_machine.__wrapped__().startswith("Apple M2 Pro, ")
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("200000 100000", 2), ("150000 100000", 2), ("50000 100000", 1), ("max 100000", 8), (None, 8)]
+)
+def test_a_containers_share_of_the_cores_is_counted_in_whole_ones(tmp_path, monkeypatch, quota, cores):
+    monkeypatch.setattr(machine, "CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: range(8), raising=False)
+    if quota:
+        (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    assert usable_cores() == cores

@@ -201,6 +201,7 @@ def test_relative_folders_count_from_the_workbooks_top(workbook):
         (["parallel", "tensor"], "parallel='tensor' is unknown"),
         (["micro_batch", "3"], "batch_size=8 must be a multiple of micro_batch=3"),
         (["shards", "nowhere"], "nowhere"),
+        (["run", "@x"], "-p run @x: the value must be YAML"),
         (["shards", "null"], "`shards` names no images, and the demo's go with the demo's data alone, not with .*mine.parquet"),
     ],
 )

@@ -2,8 +2,8 @@
 
 from .label_sets import LabelSet
 from .labeler import CaptionLabeler, count_synsets, name_to_wnids
-from .matching import match_labels, path_similarity
-from .vocabulary import Vocabulary, corenet_key, wnid_of_corenet_key
+from .matching import match_labels
+from .vocabulary import Vocabulary, corenet_key
 from .wordnet import load_nouns
 
 __all__ = [
@@ -15,6 +15,4 @@ __all__ = [
     "load_nouns",
     "match_labels",
     "name_to_wnids",
-    "path_similarity",
-    "wnid_of_corenet_key",
 ]

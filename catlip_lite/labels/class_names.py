@@ -16,7 +16,7 @@ from functools import cache
 from math import fsum
 from typing import Any, NamedTuple
 
-from .labeler import CaptionLabeler, name_to_wnids
+from .labeler import labeler_of, name_to_wnids
 from .senses import compound_forms, in_captions, lemma_of, sense_of
 from .tokenising import clean_caption
 from .vocabulary import Vocabulary
@@ -176,13 +176,8 @@ def _parts_of_thing(words: list[str]) -> list[Part]:
 
 def _named_in(text: str, head: bool = True) -> list[Part]:
     """What a labeler finds in a text."""
-    [mentions] = _labeler().mentions([text])
+    [mentions] = labeler_of("compound", None, True, None).mentions([text])
     return [Part(_senses(_lemmas(words), load_nouns().row[wnid]), head) for words, wnid in mentions]
-
-
-@cache
-def _labeler() -> CaptionLabeler:
-    return CaptionLabeler()
 
 
 def _lemmas(text: str) -> list[str]:

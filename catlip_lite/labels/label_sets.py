@@ -49,21 +49,20 @@ class LabelSet:
         return [name for name, wnids in zip(self.names, self.wnids, strict=True) if not wnids]
 
     @classmethod
-    def load(cls, source: str | os.PathLike | Sequence[str], *, allow_unknown: bool = True) -> LabelSet:
+    def load(cls, source: str | os.PathLike | Sequence[str]) -> LabelSet:
         """A label set by address.
 
         source: a benchmark by name (one of KNOWN_SETS, in upper or lower case), with the official names in the order of their
         class indices (ade20k-150: the first of each class's names; Caltech-101, which has no order: its folders, sorted); a
         .txt with a label a line; a .csv with a column label, name, class or wnid (and, optionally, wnids: several joined by
         spaces, for names that should mean something else than WordNet's first sense); a folder whose sub-folders are the
-        classes; or a list of names or WNIDs. allow_unknown: whether names that WordNet does not know (Caltech-101 has one,
-        "garfield") are kept (with no synset) or refused.
-        Raises FileNotFoundError or ValueError with advice.
+        classes; or a list of names or WNIDs. Names that WordNet does not know (Caltech-101 has one, "garfield") have no synset.
+        Raises FileNotFoundError or ValueError with advice, also if WordNet knows none of the names.
         """
         if not isinstance(source, (str, os.PathLike)):
-            return cls.from_names(list(source), allow_unknown=allow_unknown)
+            return cls.from_names(list(source))
         if isinstance(source, str) and source.lower() in KNOWN_SETS:
-            return _refuse_unknown(_known_set(source.lower()), allow_unknown)
+            return _known_set(source.lower())
         path = Path(source)
         if path.is_dir():
             names, given = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")), None
@@ -73,16 +72,11 @@ class LabelSet:
             names, given = _read_csv(path)
         else:
             names, given = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()], None
-        return cls.from_names(names, wnids=given, title=path.stem, allow_unknown=allow_unknown)
+        return cls.from_names(names, wnids=given, title=path.stem)
 
     @classmethod
     def from_names(
-        cls,
-        names: Sequence[str],
-        *,
-        wnids: Sequence[Sequence[str]] | None = None,
-        title: str = "labels",
-        allow_unknown: bool = True,
+        cls, names: Sequence[str], *, wnids: Sequence[Sequence[str]] | None = None, title: str = "labels"
     ) -> LabelSet:
         """Labels by name; `wnids` overrides what a name means (`meanings`), where it is not empty. Raises as `load` does."""
         if not names:
@@ -90,25 +84,18 @@ class LabelSet:
         repeated = sorted(name for name, times in Counter(names).items() if times > 1)
         if repeated:
             raise ValueError(f"{title}: label(s) given twice: {listed(repeated)}: keep each once")
-        found = tuple(meanings(names, [tuple(own) or None for own in wnids] if wnids else None))
-        return _refuse_unknown(cls(title, tuple(names), found), allow_unknown)
+        found = meanings(names, [tuple(own) or None for own in wnids] if wnids else None)
+        if not any(found):
+            raise ValueError(
+                f"{title}: WordNet has no noun for any of {len(names)} labels ({listed(names)}): "
+                "rename them, or say what they mean in a CSV with columns label,wnids"
+            )
+        return cls(title, tuple(names), tuple(found))
 
 
-def _refuse_unknown(labels: LabelSet, allow_unknown: bool) -> LabelSet:
-    """The label set itself, if it may have the labels without a synset that it has."""
-    unknown = labels.unknown
-    if unknown and (not allow_unknown or len(unknown) == len(labels)):
-        raise ValueError(
-            f"{labels.title}: WordNet has no noun for {len(unknown)} of {len(labels)} labels ({listed(unknown)}): "
-            "rename them, or say what they mean in a CSV with columns label,wnids"
-            + ("" if allow_unknown else ", or set allow_unknown to keep them without a synset")
-        )
-    return labels
-
-
-def listed(names: Sequence[str], most: int = 8) -> str:
+def listed(names: Sequence[object], most: int = 8) -> str:
     """The first of some names, for an error or a cell, and how many more there are."""
-    return ", ".join(names[:most]) + (f", … {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(map(str, names[:most])) + (f", … {len(names) - most:,} more" if len(names) > most else "")
 
 
 # --- known sets and files -----------------------------------------------------------------------------------------------
@@ -132,14 +119,14 @@ def _read_csv(path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
     column = next((c for c in LABEL_COLUMNS if rows and c in columns), None)
     if column is None:
         raise ValueError(f"{path}: a CSV of labels needs one of the columns {', '.join(LABEL_COLUMNS)}")
-    return tuple(row[column].strip() for row in rows), tuple(tuple((row.get("wnids") or "").split()) for row in rows)
+    return tuple(row[column].strip() for row in rows), tuple(tuple(row.get("wnids", "").split()) for row in rows)
 
 
 def read_rows(path: str | os.PathLike) -> tuple[list[str], list[dict[str, str]]]:
-    """The columns and rows of a CSV with a head. Raises ValueError if it is none in UTF-8."""
+    """The columns of a CSV with a head, and its rows but for empty ones. Raises ValueError if it is none in UTF-8."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark before the first column's name
-            reader = csv.DictReader(file)
-            return list(reader.fieldnames or ()), list(reader)
+            reader = csv.DictReader(file, restval="")
+            return list(reader.fieldnames or ()), [row for row in reader if any(row.values())]
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no CSV in UTF-8 ({error}): save it as one") from error

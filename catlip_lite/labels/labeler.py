@@ -53,7 +53,7 @@ class CaptionLabeler:
         beside a keyboard" is no animal; see `Company`). None: "visual" for compound, "first" for the others.
     proper_nouns: whether names count: what WordNet has as an instance ("Paris") or writes with capitals ("Christmas"), for
         "pos" also what is tagged NNP or NNPS. corenet has neither option.
-    tagger: for mode "pos": "perceptron", "spacy" or "nltk".
+    tagger: for mode "pos": "perceptron" or "spacy".
     language: "en", or for mode "compound" another of `LANGUAGES`, whose words are those of the Open Multilingual WordNet and
         whose synsets the same ("de": "Ein Hund am Strand" is n02084071 and n09217230). "auto": each caption by the labeler of
         its language, as `detect_languages` tells it; one in a language without lemmas here has no labels.
@@ -126,7 +126,7 @@ class CaptionLabeler:
         """
         if not card.keys() >= set(LABELER_FACTS):
             raise ValueError("the artefact does not say how its labels were made: run notebook 01_synset_analysis again")
-        found = _labeler_of(*(card[name] for name in LABELER_FACTS), card.get("label_language", "en"))
+        found = labeler_of(*(card[name] for name in LABELER_FACTS), card.get("label_language", "en"))
         if found.card.get("lemmas") != card.get("lemmas"):
             told = f"the artefact's labels were made from {card.get('lemmas')}, here is {found.card.get('lemmas')}"
             raise ValueError(f"{told}: install the same files, or make the labels again")
@@ -300,7 +300,7 @@ def name_to_wnids(name: str) -> list[str]:
     words = tuple(_WORD.findall(text))
     lemma = compound_forms().get(words) if len(words) > 1 else lemma_of(text)
     row = sense_of(lemma, "visual") if lemma else None
-    return _labeler_of("compound", None, True, None).label([text])[0] if row is None else [load_nouns().wnids[row]]
+    return labeler_of("compound", None, True, None).label([text])[0] if row is None else [load_nouns().wnids[row]]
 
 
 def _taken(names: Iterable[str], at: np.ndarray) -> Iterable[str]:
@@ -311,10 +311,10 @@ def _taken(names: Iterable[str], at: np.ndarray) -> Iterable[str]:
 
 def _readers_of(sense: str, proper_nouns: bool) -> dict[str, CaptionLabeler]:
     """A labeler for English and for each language that has lemmas here. Raises FileNotFoundError if none has."""
-    readers, lacking = {"en": _labeler_of("compound", sense, proper_nouns, None)}, {}
+    readers, lacking = {"en": labeler_of("compound", sense, proper_nouns, None)}, {}
     for code in LANGUAGES:
         try:
-            readers[code] = _labeler_of("compound", None, proper_nouns, None, code)
+            readers[code] = labeler_of("compound", None, proper_nouns, None, code)
         except FileNotFoundError as error:
             lacking[code] = error
     if len(lacking) == len(LANGUAGES):
@@ -330,6 +330,6 @@ def _company_of(proper_nouns: bool) -> Company:
 
 
 @lru_cache(maxsize=16)
-def _labeler_of(mode: str, sense: str | None, proper_nouns: bool, tagger: str | None, language: str = "en") -> CaptionLabeler:
+def labeler_of(mode: str, sense: str | None, proper_nouns: bool, tagger: str | None, language: str = "en") -> CaptionLabeler:
     """One labeler for each set of options in this process: what it has looked up serves all who ask."""
     return CaptionLabeler(mode, sense=sense, proper_nouns=proper_nouns, tagger=tagger or "perceptron", language=language)

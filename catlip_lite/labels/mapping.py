@@ -130,9 +130,9 @@ def read_corrections(path: str | os.PathLike, classes: Sequence[str]) -> dict[st
     if not {"label", "wnids"} <= set(columns):
         there = ", ".join(columns) or "nothing"
         raise ValueError(f"{path}: corrections need the columns label and wnids, separated by commas; it has {there}")
-    labels = [(row["label"] or "").strip() for row in rows]
+    labels = [row["label"].strip() for row in rows]
     known, there = load_nouns().row, set(classes)
-    wnids = [tuple((row["wnids"] or "").split()) for row in rows]
+    wnids = [tuple(row["wnids"].split()) for row in rows]
     for wrong, told in (
         ([name for name, times in Counter(labels).items() if times > 1], "label(s) given twice"),
         ([name for name in labels if name not in there], "label(s) that are no class of the data"),

@@ -36,13 +36,8 @@ def path_distances(wnids: Sequence[str], others: Sequence[str]) -> np.ndarray:
     return distances
 
 
-def path_similarity(wnids: Sequence[str], others: Sequence[str]) -> np.ndarray:
-    """NLTK's `path_similarity` for every pair: float32 [len(wnids), len(others)]."""
-    return similarity(path_distances(wnids, others))
-
-
 def similarity(distances: np.ndarray) -> np.ndarray:
-    """Path similarity of synsets so many steps apart: float32, like distances; 0 if they are UNREACHABLE."""
+    """Path similarity of synsets so many steps apart, as NLTK has it: float32, like distances; 0 if they are UNREACHABLE."""
     return np.where(distances < UNREACHABLE, 1.0 / (1.0 + distances), 0.0).astype(np.float32)
 
 

@@ -1,7 +1,7 @@
 """Part-of-speech tags (Penn Treebank) for tokenised captions: the noun filter of the paper's equation 1.
 
-Reads lists of tokens, gives lists of tags. Three taggers: an averaged perceptron evaluated for a whole batch of captions
-at once, spaCy's small English model, and NLTK's own tagger where its data is installed.
+Reads lists of tokens, gives lists of tags. Two taggers: an averaged perceptron evaluated for a whole batch of captions at once,
+and spaCy's small English model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from .ragged import lengths_of, take_rows
 from .wordnet import packaged
 
-TAGGERS = ("perceptron", "spacy", "nltk")
+TAGGERS = ("perceptron", "spacy")
 NOUN_TAGS = frozenset({"NN", "NNS", "NNP", "NNPS"})
 REMEMBERED = 1 << 19  # distinct tokens or pieces of captions whose look-up is kept: memory stays flat
 CONTEXTS = 1 << 13  # scored at a time: their scores, 45 classes each, then stay in the processor's cache
@@ -26,22 +26,20 @@ Tagger = Callable[[Sequence[Sequence[str]]], list[list[str]]]
 
 @lru_cache(maxsize=len(TAGGERS))
 def load_tagger(name: str) -> Tagger:
-    """A function from lists of tokens to lists of tags. Names: "perceptron", "spacy", "nltk".
+    """A function from lists of tokens to lists of tags. Names: "perceptron", "spacy".
 
-    Raises ValueError for another name, ModuleNotFoundError or LookupError with the install command if its data is missing.
+    Raises ValueError for another name, ModuleNotFoundError with the install command if its data is missing.
     """
     if name not in TAGGERS:
         raise ValueError(f"tagger={name!r} is unknown: choose one of {', '.join(TAGGERS)}")
-    if name == "perceptron":
-        return PerceptronTagger(*perceptron_weights())
-    return _spacy_tagger() if name == "spacy" else _nltk_tagger()
+    return PerceptronTagger(*perceptron_weights()) if name == "perceptron" else _spacy_tagger()
 
 
 def installed_taggers() -> list[str]:
     """Names of the taggers whose code and data are here, ours first."""
     found = []
     for name in TAGGERS:
-        with suppress(ModuleNotFoundError, LookupError):
+        with suppress(ModuleNotFoundError):
             load_tagger(name)
             found.append(name)
     return found
@@ -222,7 +220,7 @@ def normalise_token(token: str) -> str:
     return token.lower()
 
 
-# --- taggers of other libraries -----------------------------------------------------------------------------------------
+# --- spaCy's tagger -----------------------------------------------------------------------------------------------------
 
 
 def _spacy_tagger() -> Tagger:
@@ -240,16 +238,3 @@ def _spacy_tagger() -> Tagger:
         return [[token.tag_ for token in document] for document in pipeline.pipe(documents, batch_size=128)]
 
     return tag
-
-
-def _nltk_tagger() -> Tagger:
-    import nltk
-
-    try:
-        tagger = nltk.tag.PerceptronTagger(lang="eng")
-    except LookupError:
-        raise LookupError(
-            "NLTK's tagger data is not installed: run `python -m nltk.downloader averaged_perceptron_tagger_eng`, "
-            "or choose tagger='perceptron'"
-        ) from None
-    return lambda sentences: [[tag for _, tag in tagger.tag(list(s))] for s in sentences]

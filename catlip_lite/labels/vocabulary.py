@@ -1,8 +1,8 @@
 """Synset counts → vocabulary: the classes of the pre-training head (paper section 3, figures 3 and 6).
 
 Reads how many captions each synset occurs in, keeps those above a threshold, and turns WNIDs into class indices. A
-vocabulary is one parquet file: WNID, name, count; its provenance, the card, is in the file's metadata and, for people, in a
-Markdown file beside it. The vocabulary that the reference published, a pickle, is read, too.
+vocabulary is one parquet file: WNID, name, count; its provenance, the card, is in the file's metadata. The vocabulary that the
+reference published, a pickle, is read, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ..artefacts import atomic_path, read_table, write_table
+from ..artefacts import read_table, write_table
 from .labeler import CaptionLabeler
 from .ragged import keys_by_row
 from .tagging import PlainUnpickler
@@ -25,7 +25,6 @@ from .wordnet import load_nouns
 
 PAPER_THRESHOLD = 500
 CORENET_CLASSES = 24_320  # of its published vocabulary, the reference takes the first so many
-SHOWN = 20  # classes listed at both ends of a vocabulary's Markdown card
 
 
 class Vocabulary:
@@ -115,24 +114,9 @@ class Vocabulary:
         return np.log(p / (1 - p)).astype(np.float32)
 
     def save(self, path: str | Path) -> Path:
-        """Write parquet (wnid, name, count), atomically, with the card as metadata, and the card as `<name>.md` beside it."""
+        """Write parquet (wnid, name, count), atomically, with the card as metadata; returns the file's path."""
         table = pd.DataFrame({"wnid": self.wnids, "name": self.names, "count": self.counts})
-        path = write_table(table, path, {**self.card, "num_captions": self.num_captions})
-        with atomic_path(path.with_suffix(".md")) as staging:
-            staging.write_text(self.describe(), encoding="utf-8")
-        return path
-
-    def describe(self) -> str:
-        """The vocabulary's card as Markdown: what it was made from and how, its most frequent and its rarest classes."""
-        facts = {"classes": len(self), "captions counted": self.num_captions, **self.card}
-        lines = ["# Vocabulary", "", "| | |", "|---|---|"]
-        lines += [f"| {name.replace('_', ' ')} | {_readable(value)} |" for name, value in facts.items() if value is not None]
-        ends = {"Most frequent": slice(SHOWN), "Rarest": slice(-SHOWN, None)} if len(self) > SHOWN else {"All": slice(None)}
-        for title, part in ends.items():
-            lines += ["", f"## {title}", "", "| class | synset | WNID | captions |", "|---:|---|---|---:|"]
-            rows = zip(range(len(self))[part], self.names[part], self.wnids[part], self.counts[part], strict=True)
-            lines += [f"| {i} | {name} | {wnid} | {count:,} |" for i, name, wnid, count in rows]
-        return "\n".join(lines) + "\n"
+        return write_table(table, path, {**self.card, "num_captions": self.num_captions})
 
     @classmethod
     def load(cls, path: str | Path) -> Vocabulary:
@@ -186,15 +170,3 @@ def wnid_of_corenet_key(key: object) -> str:
     if wnid is None:
         raise ValueError(f"{key!r} is no key of a noun in WordNet 3.0: the reference writes n2084071 for n02084071")
     return wnid
-
-
-def _readable(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_readable(part)}" for name, part in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return str(value).replace("|", "\\|")

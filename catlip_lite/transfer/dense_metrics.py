@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from ..data.dense import IGNORED, DetectedImages, SegmentedImages
-from ..data.labelled.images import some
+from ..labels.label_sets import listed
 from ..models.detector import DetectionModel
 from ..models.segmenter import PROTOCOLS, SegmentationModel
 from ..models.vit import refuse_unknown
@@ -133,14 +133,14 @@ def _of_readable(images: SegmentedImages | DetectedImages, answer: Callable[[int
     if len(failures) == len(images):
         raise ValueError(f"none of {len(images):,} images can be read, the first: {failures[0]}")
     if failures:
-        logger.warning("%d of %s images cannot be scored: %s", len(failures), f"{len(images):,}", some(failures))
+        logger.warning("%d of %s images cannot be scored: %s", len(failures), f"{len(images):,}", listed(failures))
 
 
 def _refuse_other_classes(model: SegmentationModel | DetectionModel, images: SegmentedImages | DetectedImages) -> None:
     if list(model.classes) != list(images.classes):
         raise ValueError(
-            f"the model was trained on {len(model.classes)} classes, {some(model.classes)}; the images have "
-            f"{len(images.classes)}, {some(images.classes)}: give images of the same, in the same order"
+            f"the model was trained on {len(model.classes)} classes, {listed(model.classes)}; the images have "
+            f"{len(images.classes)}, {listed(images.classes)}: give images of the same, in the same order"
         )
 
 

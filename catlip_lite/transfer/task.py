@@ -18,10 +18,11 @@ import pandas as pd
 
 from ..data.addresses import Address
 from ..data.labelled import LabelledImages, address_name, load_labelled, named_addresses
-from ..data.labelled.images import joined, refuse_alike, some
+from ..data.labelled.images import joined, refuse_alike
 from ..labels import LabelSet
 from ..labels.borrowing import NOTHING, Borrowed
 from ..labels.borrowing import borrow as borrow_rows
+from ..labels.label_sets import listed
 from ..labels.mapping import map_classes
 from ..models import Head, PretrainedModel, fit_scale, random_head, transfer_head
 from ..training.parallel import is_main
@@ -97,7 +98,7 @@ class Task:
                 "images": len(part),
                 "classes": len(part.present()),
                 "labels an image": part.counts.mean(),
-                "from": some(sorted(set(part.groups) - {""}), 8),
+                "from": listed(sorted(set(part.groups) - {""})),
             }
             for use, name, part in uses
         )
@@ -163,7 +164,7 @@ def open_task(
     meant = map_classes(classes, label_set, label_mapping, vocabulary)
     if meant.unknown and not allow_unknown:
         raise ValueError(
-            f"WordNet has no noun for {len(meant.unknown)} of {len(meant)} labels ({some(meant.unknown, 8)}): say what they "
+            f"WordNet has no noun for {len(meant.unknown)} of {len(meant)} labels ({listed(meant.unknown)}): say what they "
             "mean in a CSV with columns label,wnids (`label_mapping`), name the `label_set` they are of, or set allow_unknown "
             "to start them at random"
         )
@@ -187,11 +188,11 @@ def _shared_classes(images: LabelledImages, test: LabelledImages, name: str) -> 
         (set(have) - set(shared), "only the labelled images have"),
     ):
         if names and is_main():
-            logger.warning("%d class(es) that %s are left out: %s", len(names), where, some(sorted(names), 8))
+            logger.warning("%d class(es) that %s are left out: %s", len(names), where, listed(sorted(names)))
     if len(shared) < 2:
         raise ValueError(
-            f"the labelled images ({len(have)} classes, such as {some(have, 3)}) and {name} ({len(asked)}, such as "
-            f"{some(asked, 3)}) have {len(shared)} class(es) in common: a task needs two"
+            f"the labelled images ({len(have)} classes, such as {listed(have, 3)}) and {name} ({len(asked)}, such as "
+            f"{listed(asked, 3)}) have {len(shared)} class(es) in common: a task needs two"
         )
     return shared
 
@@ -203,7 +204,7 @@ def _over_classes(images: LabelledImages, classes: list[str], name: str) -> Labe
     known = [label for label in classes if label in set(images.classes)]
     if not known:
         raise ValueError(
-            f"{name} has no image of the task's {len(classes)} classes, its own are such as {some(images.classes, 3)}"
+            f"{name} has no image of the task's {len(classes)} classes, its own are such as {listed(images.classes, 3)}"
         )
     kept, place = images.of_classes(known), np.array([classes.index(label) for label in known])
     boxes = kept.boxes if kept.boxes is None else replace(kept.boxes, class_index=place[kept.boxes.class_index])

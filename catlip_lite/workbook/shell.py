@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -24,7 +25,7 @@ def run_from_shell(name: str, train_here: Callable[[dict], None], description: s
     given = parser.parse_args(arguments)
     try:
         notebook = workbook_path("notebooks") / f"{name}.ipynb"
-        defaults, set_here = declared_values(notebook), {name: yaml.safe_load(value) for name, value in given.p}
+        defaults, set_here = declared_values(notebook), {name: _value_of(name, value) for name, value in given.p}
         refuse_unknown(set_here, set(defaults), "-p")
         run = set_here.get("run") or read_parameters(given.params).get("run", given.params.stem)
         values = parameters_by_notebook(given.params, notebook_paths(notebook.parent), run)[notebook]
@@ -34,7 +35,14 @@ def run_from_shell(name: str, train_here: Callable[[dict], None], description: s
         else:
             with process_group(values["device"]) as device:
                 train_here({**values, "device": device})
-    except (OSError, ValueError, yaml.YAMLError, FloatingPointError, WorkerDied) as error:
+    except (OSError, ValueError, FloatingPointError, WorkerDied) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _value_of(name: str, written: str) -> Any:
+    try:
+        return yaml.safe_load(written)
+    except yaml.YAMLError:
+        raise ValueError(f"-p {name} {written}: the value must be YAML, text in quotes of its own: \"'{written}'\"") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from label_corpora import CAT, contents, labels_of, one_line, run, stems, truncated, write_parquet
+from label_corpora import CAT, DOG, contents, labels_of, one_line, run, stems, truncated, write_parquet
 
 from catlip_lite import label_captions
 from catlip_lite.artefacts import read_table
@@ -51,17 +51,21 @@ def test_half_a_result_is_made_whole(parquets, out, harm):
     assert contents(out) == whole
 
 
-def test_labels_of_another_labeler_are_not_mixed_in(parquets, out):
-    run(parquets, out)
+@pytest.mark.parametrize("files", [[0, 1, 2], [1]], ids=["the same files", "other files"])
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ({"mode": "corenet"}, "labeler='compound', not 'corenet'"),
+        ({"column": "uid"}, "caption_column='caption', not 'uid'"),
+        ({"uid_column": "caption"}, "uid_column='uid', not 'caption'"),
+    ],
+    ids=["labeler", "column", "uids"],
+)
+def test_labels_made_otherwise_are_neither_overwritten_nor_added_to(parquets, out, files, option, told):
+    run([parquets / f"{i}.parquet" for i in files], out)
     with pytest.raises(ValueError) as error:
-        run(parquets, out, mode="corenet")
-    assert "labels that compound made, not corenet: use another destination" in one_line(error)
-
-
-def test_labels_of_another_column_are_not_overwritten(parquets, out):
-    run(parquets, out)
-    with pytest.raises(ValueError, match="caption_column='caption', not 'uid': use another destination"):
-        run(parquets, out, column="uid")
+        run(parquets / "0.parquet", out, **option)
+    assert f"labels made with {told}: use another destination" in one_line(error)
 
 
 def test_a_killed_run_goes_on_where_it_was(parquets, out, tmp_path):
@@ -187,21 +191,25 @@ def test_after_a_full_disk_only_whole_results_are_there(parquets, out, full_disk
     assert sorted(name.split(".", 1)[1] for name in contents(out)) == ["labels.parquet"]
 
 
-def interrupted(outcomes, files):
+@pytest.fixture
+def ctrl_c(monkeypatch):
     """Ctrl-C after the first file."""
-    for outcome in outcomes:
-        yield outcome
+
+    def interrupted(reports, *_):
+        yield next(reports)
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(label_captions, "progress", interrupted)
 
-def test_ctrl_c_keeps_what_is_done_and_says_so(parquets, out):
+
+def test_ctrl_c_keeps_what_is_done_and_says_so(parquets, out, ctrl_c):
     with pytest.raises(KeyboardInterrupt, match="stopped: 1 of 3 files are done; run again"):
-        run(parquets, out, reporting=interrupted)
+        run(parquets, out)
 
 
-def test_ctrl_c_counts_what_other_processes_have_finished_and_leaves_no_staging_file(parquets, out):
+def test_ctrl_c_counts_what_other_processes_have_finished_and_leaves_no_staging_file(parquets, out, ctrl_c):
     with pytest.raises(KeyboardInterrupt) as stopped:
-        run(parquets, out, workers=2, reporting=interrupted)
+        run(parquets, out, workers=2)
     done = int(str(stopped.value).split()[1])
     assert len(contents(out)) == done
 
@@ -285,12 +293,6 @@ def test_wrong_arguments_are_refused_before_any_work(parquets, out, wrong):
         run(parquets, out, **wrong)
 
 
-def test_reports_are_told_how_many_files_there_are(parquets, out):
-    seen = []
-    run(parquets, out, reporting=lambda outcomes, files: seen.append(files) or outcomes)
-    assert seen == [3]
-
-
 # --- command line -------------------------------------------------------------------------------------------------------
 
 
@@ -299,9 +301,10 @@ def test_the_command_line_prints_the_report(parquets, out, capsys):
     assert capsys.readouterr().out.startswith("3 files labelled, 0 complete already, 0 broken\n15 captions, ")
 
 
-def test_the_command_line_can_write_synset_counts(parquets, out, tmp_path):
+def test_the_command_line_can_write_the_synset_counts_that_notebook_02_reads(parquets, out, tmp_path):
     label_captions.main([str(parquets), str(out), "--workers", "1", "--counts", str(tmp_path / "run")])
-    assert read_table(tmp_path / "run" / "synset_counts.parquet")[1]["num_captions"] == 15
+    counts, card = read_table(tmp_path / "run" / "synset_counts.parquet", columns=("wnid", "name", "count"))
+    assert (counts["wnid"][0], card["num_captions"], CaptionLabeler.from_card(card).name) == (DOG, 15, "compound")
 
 
 def test_the_command_line_says_errors_in_one_line(parquets, out, capsys):

@@ -3,11 +3,11 @@
 import pytest
 from label_corpora import DOG, all_captions, run, write_parquet
 
-from catlip_lite.artefacts import read_table
 from catlip_lite.data.captions import fingerprint, read_captions
-from catlip_lite.label_captions import merge_counts, write_synset_counts
+from catlip_lite.label_captions import merge_counts
 from catlip_lite.labels import CaptionLabeler, Vocabulary, count_synsets
-from catlip_lite.labels.labeler import LABELER_FACTS
+from catlip_lite.labels.labeler import LABELER_FACTS, labeler_of
+from catlip_lite.labels.languages import load_lexicon
 
 
 def test_merged_counts_are_those_of_all_captions_at_once(parquets, out):
@@ -41,11 +41,23 @@ def test_the_card_says_what_was_counted_and_who_labelled(parquets, out):
     }
 
 
-def test_the_card_names_another_language_and_where_its_lemmas_are_from(parquets, out, tmp_path, monkeypatch):
-    (tmp_path / "wn-data-ita.tab").write_text(f"{DOG[1:]}-n\tita:lemma\tcane\n")
+@pytest.fixture
+def italian(tmp_path, monkeypatch):
+    """`italian(source, destination, dog)`: label by lemmas that have this word for a dog."""
     monkeypatch.setenv("CATLIP_OMW", str(tmp_path))
+
+    def label(source, destination, dog="cane"):
+        (tmp_path / "wn-data-ita.tab").write_text(f"{DOG[1:]}-n\tita:lemma\t{dog}\n")
+        load_lexicon.cache_clear()
+        labeler_of.cache_clear()
+        run(source, destination, language="it")
+
+    return label
+
+
+def test_the_card_names_another_language_and_where_its_lemmas_are_from(parquets, out, italian):
     write_parquet(parquets / "more.parquet", ["un cane"], ["u"])
-    run(parquets, out, language="it")
+    italian(parquets, out)
     _, card = merge_counts(out)
     assert (card["labeler"], card["label_language"]) == ("compound-it", "it")
     assert card["lemmas"] == CaptionLabeler(language="it").card["lemmas"]
@@ -98,14 +110,19 @@ def test_counts_of_two_labelers_are_not_merged(parquets, out, tmp_path):
         merge_counts([out, tmp_path / "other"])
 
 
+def test_counts_by_other_lemmas_are_not_merged(parquets, out, tmp_path, italian):
+    italian(parquets, out)
+    italian(parquets, tmp_path / "other", "cagna")
+    with pytest.raises(ValueError, match=r"cannot be merged: (compound-it by lemmas of wn-data-ita\.tab \(\w{16}\)(, |$)){2}"):
+        merge_counts([out, tmp_path / "other"])
+
+
+def test_labels_by_other_lemmas_are_not_added(parquets, out, italian):
+    italian(parquets / "0.parquet", out)
+    with pytest.raises(ValueError, match=r"holds labels made with lemmas='wn-data-ita\.tab .*: use another destination"):
+        italian(parquets / "1.parquet", out, "cagna")
+
+
 def test_a_folder_without_labels_is_named(tmp_path):
     with pytest.raises(ValueError, match="nowhere holds no complete labels: run label_corpus first"):
         merge_counts(tmp_path / "nowhere")
-
-
-def test_what_is_written_is_what_notebook_02_reads(parquets, out, tmp_path):
-    run(parquets, out)
-    write_synset_counts(out, tmp_path)
-    counts, card = read_table(tmp_path / "synset_counts.parquet", columns=("wnid", "name", "count"))
-    assert counts["wnid"][0] == DOG
-    assert CaptionLabeler.from_card(card).name == "compound"

@@ -4,6 +4,8 @@ import re
 from urllib.parse import unquote
 
 import ftfy
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from nasty_captions import HAND_PICKED, random_captions
@@ -63,6 +65,8 @@ def test_a_megabyte_of_open_brackets_is_cleaned_in_linear_time():
         (b"a dog", "a dog"),
         (b"\xff", "\ufffd"),
         (["a dog", None, "a cat"], "a dog |  | a cat"),
+        (np.array(["a dog", None, "a cat"], dtype=object), "a dog |  | a cat"),  # as read_parquet gives a column of lists
+        (pd.NA, ""),
         (7, "7"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from catlip_lite.artefacts import read_table
 from catlip_lite.labels import CaptionLabeler, Vocabulary, load_nouns
-from catlip_lite.labels.labeler import _labeler_of
+from catlip_lite.labels.labeler import labeler_of
 from catlip_lite.labels.languages import FOLDER, load_lexicon
 
 # Lemmas by language and English lemma; the synset is the English lemma's sense in captions.
@@ -40,10 +40,10 @@ def tab(code: str) -> str:
 
 @pytest.fixture(autouse=True)
 def own_lexicons():
-    for cache in (load_lexicon, _labeler_of):
+    for cache in (load_lexicon, labeler_of):
         cache.cache_clear()
     yield
-    for cache in (load_lexicon, _labeler_of):
+    for cache in (load_lexicon, labeler_of):
         cache.cache_clear()
 
 
@@ -131,7 +131,7 @@ def test_a_vocabulary_of_another_language_loads_where_its_lemmas_are_not(omw, tm
     path = vocabulary.save(tmp_path / "vocabulary.parquet")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.setenv(FOLDER, str(tmp_path / "elsewhere"))
-    for cache in (load_lexicon, _labeler_of):
+    for cache in (load_lexicon, labeler_of):
         cache.cache_clear()
     loaded = Vocabulary.load(path)
     assert (loaded.card["label_language"], read_table(path)[1]["lemmas"]) == ("de", labeler.card["lemmas"])

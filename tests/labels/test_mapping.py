@@ -52,6 +52,12 @@ def test_imagenets_names_may_be_all_lemmas_of_a_synset():
     assert class_positions(["tench, Tinca tinca", "Tinca tinca"], known).tolist() == [0, 0]
 
 
+def test_a_file_of_ones_own_may_be_named_like_imagenet_and_have_names_that_wordnet_lacks(tmp_path):
+    (tmp_path / "imagenet-mine.csv").write_text("label\ntench\nxyzzy\n")
+    known = LabelSet.load(tmp_path / "imagenet-mine.csv")
+    assert class_positions(["Tinca tinca", "xyzzy"], known).tolist() == [0, 1]
+
+
 def test_a_class_that_a_known_set_lacks_is_looked_up_in_wordnet():
     mapped = map_classes([*LabelSet.load("coco-80").names, "apple tree"])
     assert (mapped.title, load_nouns().name(mapped.wnids[-1][0])) == ("coco-80", "apple tree")
@@ -157,7 +163,7 @@ def test_corrections_that_are_not_there_are_named(tmp_path):
 
 
 def test_corrections_as_a_spreadsheet_saves_them(tmp_path):
-    (tmp_path / "mine.csv").write_bytes(b"\xef\xbb\xbfwnids,label,remark\r\nn03793489, mouse ,mine\r\n")
+    (tmp_path / "mine.csv").write_bytes(b"\xef\xbb\xbfwnids,label,remark\r\nn03793489, mouse ,mine\r\n,,\r\n")
     assert meant("cat", "mouse", corrections=tmp_path / "mine.csv") == ((CAT,), (COMPUTER_MOUSE,))
 
 

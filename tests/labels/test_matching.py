@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from catlip_lite.labels import LabelSet, Vocabulary, load_nouns, match_labels, path_similarity
-from catlip_lite.labels.matching import UNREACHABLE, label_distances
+from catlip_lite.labels import LabelSet, Vocabulary, load_nouns, match_labels
+from catlip_lite.labels.matching import UNREACHABLE, label_distances, path_distances, similarity
 from catlip_lite.labels.wordnet import wordnet_folder
 
 DOG, PUPPY, CAT, APPLE = "n02084071", "n01322604", "n02121620", "n07739125"
@@ -29,11 +29,11 @@ def test_path_similarity_is_nltks_on_ten_thousand_random_pairs():
     wnids = random.Random(0).sample(load_nouns().wnids, 200)
     synsets = [wordnet.synset_from_pos_and_offset("n", int(w[1:])) for w in wnids]
     expected = [[a.path_similarity(b) for b in synsets[100:]] for a in synsets[:100]]
-    assert np.allclose(path_similarity(wnids[:100], wnids[100:]), expected)
+    assert np.allclose(similarity(path_distances(wnids[:100], wnids[100:])), expected)
 
 
 def test_a_synset_has_similarity_one_with_itself_and_a_half_with_its_child():
-    assert path_similarity([DOG], [DOG, PUPPY]).tolist() == [[1.0, 0.5]]
+    assert similarity(path_distances([DOG], [DOG, PUPPY])).tolist() == [[1.0, 0.5]]
 
 
 def test_an_exact_match_is_the_labels_own_synset(vocabulary):

@@ -79,5 +79,5 @@ def test_other_taggers_are_asked_for_sentences_with_a_wanted_word_alone():
 
 
 def test_an_unknown_tagger_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="perceptron, spacy, nltk"):
+    with pytest.raises(ValueError, match="perceptron, spacy"):
         load_tagger("stanford")

@@ -9,9 +9,9 @@ import pytest
 from nasty_captions import HAND_PICKED
 
 from catlip_lite.artefacts import provenance
-from catlip_lite.labels import CaptionLabeler, Vocabulary, corenet_key, count_synsets, wnid_of_corenet_key
+from catlip_lite.labels import CaptionLabeler, Vocabulary, corenet_key, count_synsets
 from catlip_lite.labels.gold import read_gold
-from catlip_lite.labels.vocabulary import thresholds_to_try
+from catlip_lite.labels.vocabulary import thresholds_to_try, wnid_of_corenet_key
 
 DOG, CAT, APPLE = "n02084071", "n02121620", "n07739125"
 
@@ -115,18 +115,6 @@ def test_a_file_cut_short_is_no_vocabulary(tmp_path, vocabulary):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match="no readable parquet"):
         Vocabulary.load(path)
-
-
-# --- the card, for people ---
-
-
-def test_a_vocabulary_is_saved_with_a_card_that_people_can_read(tmp_path, vocabulary):
-    vocabulary.card.update(provenance(labeler="compound", corpus_fingerprint="abc"))
-    vocabulary.save(tmp_path / "vocabulary.parquet")
-    text = (tmp_path / "vocabulary.md").read_text()
-    for fact in ("classes | 3", "captions counted | 10", "labeler | compound", "corpus fingerprint | abc", "threshold | 2"):
-        assert f"| {fact} |" in text
-    assert f"| 0 | dog | {DOG} | 7 |" in text
 
 
 # --- the reference's file ---

@@ -11,11 +11,12 @@ from types import ModuleType
 
 import numpy as np
 
+from ...labels.label_sets import listed
 from ...labels.ragged import take_rows
 from ..addresses import split_address
 from ..demo import demo_path
 from ..labelled.coco import annotated_boxes, annotated_files, is_annotations, refuse_fields, scan_annotations
-from ..labelled.images import Boxes, digest, kept_scan, some
+from ..labelled.images import Boxes, digest, kept_scan
 from ..labelled.pointers import ImagePointers
 from ..labelled.values import Wanted, parse_selection
 
@@ -176,7 +177,7 @@ def _masks(path: Path, images: list[dict], objects: list[dict]) -> dict[str, np.
     sizes = {one["id"]: (one.get("width") or 0, one.get("height") or 0) for one in images}
     sizeless = [one["file_name"] for one in images if min(sizes[one["id"]]) < 1]
     if sizeless:
-        raise ValueError(f"{path}: {len(sizeless):,} of {len(images):,} images have no width and height: {some(sizeless)}")
+        raise ValueError(f"{path}: {len(sizeless):,} of {len(images):,} images have no width and height: {listed(sizeless)}")
     encoded, odd = [], []
     for one in objects:
         try:

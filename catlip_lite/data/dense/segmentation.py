@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ...labels.label_sets import listed
 from ..addresses import split_address
 from ..demo import demo_path
 from ..labelled.folders import EXTENSIONS, present_files
-from ..labelled.images import digest, refuse_alike, some
+from ..labelled.images import digest, refuse_alike
 from ..labelled.pointers import ImagePointers, loose_files
 from ..labelled.values import CLASS_LISTS, class_list, parse_selection, read_text
 
@@ -122,7 +123,7 @@ def _folder_of_images(path: Path, split: str | None) -> Path:
             raise ValueError(f"{inside} holds {', '.join(splits)}: choose one, e.g. {path}#split={splits[0]}")
         return inside if inside.is_dir() else path
     if split not in splits:
-        told = f"its images/ holds {some(splits)}" if splits else "it has no folders below images/"
+        told = f"its images/ holds {listed(splits)}" if splits else "it has no folders below images/"
         raise ValueError(f"{path} has no split {split!r}: {told}")
     return inside / split
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ...labels.label_sets import listed
 from .folders import folder_of_images, present_files
-from .images import Boxes, LabelledImages, kept_scan, labelled_images, some
+from .images import Boxes, LabelledImages, kept_scan, labelled_images
 from .pointers import ImagePointers, loose_files
 from .values import Wanted
 
@@ -97,7 +98,7 @@ def scan_annotations(
         if lost:
             raise ValueError(
                 f"{path}: {len(lost):,} of {len(objects):,} annotations have {what}s that are not among its {len(known):,} "
-                f"{told} (the first: {some(list(dict.fromkeys(lost)))}): they are of another file, or this one was cut"
+                f"{told} (the first: {listed(list(dict.fromkeys(lost)))}): they are of another file, or this one was cut"
             )
     order = np.argsort(places["image_id"], kind="stable")
     image, class_index = places["image_id"][order], places["category_id"][order]

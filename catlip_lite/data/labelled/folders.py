@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from ...labels import LabelSet
+from ...labels.label_sets import listed
 from ..shards import IMAGE_EXTENSIONS
-from .images import UNDERSTOOD, LabelledImages, counted, labelled_images, ordered_classes, some
+from .images import UNDERSTOOD, LabelledImages, counted, labelled_images, ordered_classes
 from .pointers import Stamp, loose_files, stamp_of
 from .values import Wanted
 
@@ -35,7 +36,7 @@ def class_folder_images(wanted: Wanted) -> LabelledImages:
     entries = sorted(_visible(folder), key=lambda entry: entry.name)
     below = [entry.name for entry in entries if entry.is_dir()]
     if not below:
-        found = f"{len(entries):,} file(s) ({some([entry.name for entry in entries])})" if entries else "nothing"
+        found = f"{len(entries):,} file(s) ({listed([entry.name for entry in entries])})" if entries else "nothing"
         raise FileNotFoundError(f"{folder} holds {found}, no class folders: {UNDERSTOOD}")
     splits = [name for name in below if name.lower() in SPLITS]
     deeper = [inner for entry in _visible(folder / splits[0]) if entry.is_dir() for inner in _visible(entry)] if splits else []
@@ -45,12 +46,12 @@ def class_folder_images(wanted: Wanted) -> LabelledImages:
     classes = ordered_classes(folder_of)
     files, indices = _scan_folders(folder, [folder_of[name] for name in classes])
     if not files:
-        raise FileNotFoundError(f"{folder}: its {len(below)} folder(s) ({some(below)}) hold no images")
+        raise FileNotFoundError(f"{folder}: its {len(below)} folder(s) ({listed(below)}) hold no images")
     facts, rows = present_files(folder, files, str(folder), skip_missing=True)  # a link that leads nowhere
     there, indices = np.unique(indices[rows], return_inverse=True)
     empty = [folder_of[classes[i]] for i in np.setdiff1d(np.arange(len(classes)), there).tolist()]
     if empty:
-        logger.warning("%s: %d class folder(s) hold no image and are no classes here: %s", folder, len(empty), some(empty))
+        logger.warning("%s: %d class folder(s) hold no image and are no classes here: %s", folder, len(empty), listed(empty))
     if len(below) == 1 and any(entry.is_dir() for entry in _visible(folder / below[0])):
         raise ValueError(f"{folder} has one class folder, {below[0]}: is {folder / below[0]} meant?")
     pointers, stamps = loose_files(folder, [files[i] for i in rows.tolist()], facts)
@@ -109,7 +110,7 @@ def present_files(
     missing, hollow = ([names[i] for i in np.flatnonzero(chosen).tolist()] for chosen in (facts[:, 0] < 0, facts[:, 0] == 0))
     if missing:
         told = f"{where}: {len(missing):,} of {len(names):,} images ({len(missing) / len(names):.1%}) are not in {folder}"
-        told += f" (the first: {some(missing[:3])})"
+        told += f" (the first: {listed(missing[:3])})"
         if len(missing) == len(names):
             raise FileNotFoundError(f"{told}: put the images there; relative paths count from there")
         if not skip_missing:
@@ -118,7 +119,7 @@ def present_files(
     if len(hollow) + len(missing) == len(names):
         raise ValueError(f"{where}: none of its {len(names):,} images has any bytes: copy them again")
     if hollow:
-        logger.warning("%s: %d file(s) of zero bytes are left out: %s", where, len(hollow), some(hollow))
+        logger.warning("%s: %d file(s) of zero bytes are left out: %s", where, len(hollow), listed(hollow))
     there = np.flatnonzero(facts[:, 0] > 0)
     return facts[there], there
 

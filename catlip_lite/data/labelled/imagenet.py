@@ -18,10 +18,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
+from ...labels.label_sets import listed
 from ..addresses import expand_braces
 from ..shards import reader_of, tar_files
 from .folders import present_files
-from .images import LabelledImages, kept_scan, labelled_images, some
+from .images import LabelledImages, kept_scan, labelled_images
 from .pointers import loose_files, stamp_of, tar_members
 from .values import Wanted
 
@@ -62,7 +63,7 @@ def imagenet_tar_images(wanted: Wanted) -> LabelledImages:
     scans = [kept_scan(path, f"images {part}", partial(_scan, path, part == "train")) for path in paths]
     names = [name for _, found in scans for name in found]
     if not names:
-        raise ValueError(f"{some(paths)}: no image in there: download it again")
+        raise ValueError(f"{listed(paths)}: no image in there: download it again")
     if part == "val":
         labels = _labels_of_validation(names, paths[0].parent)[1]
     elif part == "train":
@@ -187,5 +188,5 @@ def _labels_of_kit(truth: bytes, meta: bytes, where: Path) -> dict[int, str]:
     codes = [int(line) for line in truth.split()]
     unknown = set(codes) - set(wnids)
     if unknown:
-        raise ValueError(f"{where}: classes {some(sorted(unknown))} of {GROUND_TRUTH} are not in {META}: download it again")
+        raise ValueError(f"{where}: classes {listed(sorted(unknown))} of {GROUND_TRUTH} are not in {META}: download it again")
     return {number: wnids[code] for number, code in enumerate(codes, start=1)}

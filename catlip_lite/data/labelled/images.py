@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...labels import LabelSet
+from ...labels.label_sets import listed
 from ...labels.ragged import take_rows
 from ..index_cache import cached_index
 from .pointers import ImagePointers
@@ -119,8 +120,8 @@ class LabelledImages:
         place = {name: i for i, name in enumerate(names)}
         lacking = [name for name in names if name not in set(self.classes)]
         if lacking or len(place) < len(names):
-            told = f"no classes of these images: {some(lacking)}" if lacking else "a class is named twice"
-            raise ValueError(f"{told}; they have {len(self.classes)}, such as {some(self.classes)}")
+            told = f"no classes of these images: {listed(lacking)}" if lacking else "a class is named twice"
+            raise ValueError(f"{told}; they have {len(self.classes)}, such as {listed(self.classes)}")
         new_index = np.array([place.get(name, -1) for name in self.classes], dtype=np.int64)
         kept = self if self.multi_label else self.take(new_index[self.indices] >= 0)
         indices, boxes = new_index[kept.indices], kept.boxes
@@ -216,7 +217,7 @@ def refuse_alike(classes: Sequence[str], where: str) -> None:
     """
     twice = [name for name, times in Counter(classes).items() if times > 1]
     if twice:
-        raise ValueError(f"{where}: class name(s) given twice: {some(twice)}: write them apart")
+        raise ValueError(f"{where}: class name(s) given twice: {listed(twice)}: write them apart")
     seen = {}
     for name in classes:
         plain = name if len(name) == 1 else " ".join(name.replace("_", " ").split()).casefold()
@@ -250,9 +251,4 @@ def kept_scan(path: str | Path, asked: str, scan: Callable[[], tuple], **how: An
 
 def counted(times: Counter) -> str:
     """ ".txt (3), .xml (2)", the most frequent first."""
-    return some([f"{what} ({n:,})" for what, n in times.most_common()])
-
-
-def some(names: Sequence[object], most: int = 5) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(map(str, names[:most])) + (f", … {len(names) - most:,} more" if len(names) > most else "")
+    return listed([f"{what} ({n:,})" for what, n in times.most_common()])

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ...labels.label_sets import listed
 from ..addresses import Address, is_there, split_address
 from ..demo import demo_path
 from .coco import coco_images, is_annotations
 from .folders import class_folder_images
 from .imagenet import flat_validation_images, holds_imagenet_tars, holds_official_tars, imagenet_tar_images, is_flat_validation
-from .images import UNDERSTOOD, LabelledImages, joined, some
+from .images import UNDERSTOOD, LabelledImages, joined
 from .lists import image_list_images, is_list
 from .shards import holds_tars, shard_images
 from .tables import holds_tables, table_images
@@ -104,7 +105,7 @@ def named_addresses(addresses: Address | Sequence[Address]) -> dict[str, Address
     same = Counter(tuple(os.path.normpath(str(part)) for part in parts_of(address)) for address in addresses)
     twice = [" + ".join(address) for address, times in same.items() if times > 1]
     if twice:
-        raise ValueError(f"test set(s) given twice: {some(twice)}: keep each once")
+        raise ValueError(f"test set(s) given twice: {listed(twice)}: keep each once")
     deepest = max(len(Path(part).parts) for address in addresses for part in parts_of(address))
     levels = [[_with_folders(address, folders) for address in addresses] for folders in range(deepest)]
     whole = [" + ".join(map(str, parts_of(address))) for address in addresses]  # where endings alone tell them apart

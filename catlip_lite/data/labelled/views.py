@@ -12,10 +12,11 @@ from itertools import chain, pairwise, takewhile
 import numpy as np
 import torch
 
+from ...labels.label_sets import listed
 from ..addresses import Address
 from ..images import Evaluation, decode
 from ..processes import by_processes
-from .images import LabelledImages, some
+from .images import LabelledImages
 from .layouts import load_labelled
 from .pointers import ImagePointers
 
@@ -60,7 +61,7 @@ def batches_of_views(
     if failures and not given:
         raise ValueError(f"none of {len(images):,} images can be read, the first: {failures[0]}")
     if failures:
-        logger.warning("%d of %s images are unreadable and left out: %s", len(failures), f"{len(images):,}", some(failures))
+        logger.warning("%d of %s images are unreadable and left out: %s", len(failures), f"{len(images):,}", listed(failures))
 
 
 def all_views(images: LabelledImages, evaluation: Evaluation, *, workers: int = 0) -> tuple[np.ndarray, torch.Tensor]:
