@@ -291,7 +291,7 @@ class Loader:
     that takes no more than this; else `workers` processes decode. progress: wraps the numbers of shards while they are decoded.
     """
 
-    patience = 0
+    patience = 64  # samples: a micro-batch of large images may be one, which may be damaged
 
     def __init__(
         self,
