@@ -119,7 +119,7 @@ class ImagePointers:
         stamp, column = self.holders[self.file[i].item()]
         if column:
             cell = self._kept.column(path, stamp, first, column)[second].as_py()
-            return image_bytes(cell, str(Path(path).parent), self.name(i))
+            return image_bytes(cell, path.rpartition("/")[0], self.name(i))
         if "://" in path:
             _check_once(path, stamp)
             filesystem, place = url_to_fs(path)
