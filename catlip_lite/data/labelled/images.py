@@ -116,8 +116,8 @@ class LabelledImages:
     def of_classes(self, names: Sequence[str]) -> LabelledImages:
         """The images of these classes, which become the classes in this order; of a multi-label set all images, with the labels
         among these. Raises ValueError for names that are no class here."""
-        place = {name: i for i, name in enumerate(names)}
-        lacking = [name for name in names if name not in set(self.classes)]
+        place, known = {name: i for i, name in enumerate(names)}, set(self.classes)
+        lacking = [name for name in names if name not in known]
         if lacking or len(place) < len(names):
             told = f"no classes of these images: {some(lacking)}" if lacking else "a class is named twice"
             raise ValueError(f"{told}; they have {len(self.classes)}, such as {some(self.classes)}")
