@@ -3,8 +3,8 @@
 Between annotated boxes (COCO's) and the targets of multi-label training and evaluation. The reference keeps the labels of the
 whole image whatever a crop shows (a view of the sky alone is still "person, kite"); with boxes, both protocols can be had.
 
-A `look` says which part of its image a view shows, upright: float32 [2, 3], from places in the view to places in the image, both
--1..1 from left to right and from top to bottom, as `torch.nn.functional.affine_grid` has it.
+A `look` says which part of its image an upright view shows: float32 [2, 3], from places in the view to places in the image,
+both -1..1 from left to right and from top to bottom, as `torch.nn.functional.affine_grid` has it.
 """
 
 from __future__ import annotations
