@@ -231,8 +231,6 @@ class SampleOrder:
         self.shards = np.flatnonzero(counts).astype(np.int32)  # a shard without samples is in no window
         self.counts = np.asarray(counts, np.int64)
         self.num_samples = int(self.counts.sum())
-        if not self.num_samples:
-            raise ValueError(f"the corpus's {len(counts)} shard(s) hold no sample")
         self.windows = max(1, round(len(self.shards) / rule.shuffle_shards))
         self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
         self._permutations: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
