@@ -29,7 +29,7 @@ from fsspec.core import url_to_fs
 
 from ..artefacts import atomic_path
 from ..cache import cache_folder
-from .addresses import LOOK_UPS, TABLES, Address, DataFile, find_files, patiently, without_query
+from .addresses import LOOK_UPS, TABLES, TRIES, Address, DataFile, find_files, patiently, without_query
 from .captions import captions_in, check_columns
 from .index_cache import cached_index
 from .shards import CAPTION, ReadAt, Sample, ShardIndex, index_shard, open_shard
@@ -353,7 +353,7 @@ class ShardReader:
     a row group takes the memory of its images. download_to: where remote tars are copied, `shard_downloads` in the cache folder
     if it is None. The processes that share this folder share the copies. A copy is deleted when a reader that used it lets go
     of the shard; others that have it open read on. Copies and half copies older than a day, left by processes that were killed,
-    are deleted at the first read. retries: attempts, after the first, to open a shard.
+    are deleted at the first read.
 
     It opens nothing before the first read, so it can be sent to another process; after a fork, the child opens its own files.
     """
@@ -367,11 +367,8 @@ class ShardReader:
         *,
         open_at_once: int = 64,
         download_to: Path | None = None,
-        retries: int = 4,
     ):
-        if open_at_once < 1 or retries < 0:
-            raise ValueError(f"open_at_once={open_at_once}, retries={retries}: they must be at least 1 and 0")
-        self.table, self.columns, self.open_at_once, self.retries = table, tuple(columns), open_at_once, retries
+        self.table, self.columns, self.open_at_once = table, tuple(columns), open_at_once
         self.download_to = None if download_to is None else Path(download_to)
         self._reset()
 
@@ -492,7 +489,7 @@ class ShardReader:
             work = partial(_open_remote, address, self._downloads(), self.columns)
         else:
             work = partial(_open_local, address, self.columns)
-        opened = patiently(work, 1 if shard in self._unreadable else self.retries + 1)
+        opened = patiently(work, 1 if shard in self._unreadable else TRIES)
         if self._unreadable.pop(shard, None) is not None:
             logger.info("%s can be read again", without_query(address))
             self._told.discard(shard)

@@ -209,12 +209,6 @@ def test_a_closed_reader_reads_again(reader):
     assert reader.read(0, 1).key == "00000.tar:000000001"
 
 
-@pytest.mark.parametrize("options", [{"open_at_once": 0}, {"retries": -1}])
-def test_a_reader_of_no_shards_is_refused(table, options):
-    with pytest.raises(ValueError, match="must be at least 1 and 0"):
-        ShardReader(table, **options)
-
-
 # --- remote shards ------------------------------------------------------------------------------------------------------
 
 
@@ -285,25 +279,25 @@ def test_a_copy_of_another_size_than_the_stores_is_downloaded_again(remote, samp
 
 def test_an_unreadable_shard_is_skipped_then_tried_once_a_minute_and_recovers(remote, waits, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
-    FlakyStore.failures = 7
-    reader = ShardReader(remote, retries=4)
+    FlakyStore.failures = 6
+    reader = ShardReader(remote)
     assert skipped(reader, 0, 0)[0] == skipped(reader, 0, 1)[0] == "shard unreadable"
-    assert waits == [0.5, 1.0, 2.0, 4.0] and FlakyStore.downloads == 5
+    assert waits == [0.5, 1.0, 2.0] and FlakyStore.downloads == 4
     monkeypatch.setattr(stream, "RETRY_AFTER_SECONDS", 0.0)
     reader._unreadable[0] = 0.0  # the minute is over
     assert [skipped(reader, 0, 0)[0] for _ in range(2)] == ["shard unreadable"] * 2
-    assert reader.read(0, 0).key == "00000.tar:000000000" and FlakyStore.downloads == 8
+    assert reader.read(0, 0).key == "00000.tar:000000000" and FlakyStore.downloads == 7
     assert caplog.text.count("00000.tar cannot be read (ConnectionResetError: the store hung up)") == 1
     assert "00000.tar can be read again" in caplog.text
 
 
 def test_a_failure_in_the_background_is_one_of_the_read(remote):
-    FlakyStore.failures = 1
-    reader = ShardReader(remote, retries=0)
+    FlakyStore.failures = 4
+    reader = ShardReader(remote)
     reader.prepare([0])
     assert skipped(reader, 0, 0)[0] == "shard unreadable"
     reader.prepare([0])
-    assert FlakyStore.downloads == 1  # not before its time
+    assert FlakyStore.downloads == 4  # not before its time
 
 
 def test_what_killed_processes_left_is_deleted_after_a_day(remote, tmp_path):
@@ -321,10 +315,10 @@ def test_what_killed_processes_left_is_deleted_after_a_day(remote, tmp_path):
 
 
 def test_a_reader_can_be_sent_to_another_process(remote, samples):
-    reader = ShardReader(remote, open_at_once=3, retries=1)
+    reader = ShardReader(remote, open_at_once=3)
     reader.read(0, 0)
     sent = pickle.loads(pickle.dumps(reader))
-    assert (sent.open_at_once, sent.retries, sent.table.fingerprint) == (3, 1, remote.fingerprint)
+    assert (sent.open_at_once, sent.table.fingerprint) == (3, remote.fingerprint)
     assert sent.read(1, 7).image == samples[23].image
 
 
