@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -158,7 +159,9 @@ def check_columns(file: DataFile, columns: Sequence[str], *others: str) -> list[
             names, kinds = table.schema.names, {name: table.schema.field(name).type for name in table.schema.names}
     elif file.suffix in TEXTS:
         try:
-            names, kinds = list(pd.read_csv(file.path, sep=_separator(file), nrows=0).columns), {}
+            separator = _separator(file)
+            with file.open() as opened:
+                names, kinds = list(pd.read_csv(opened, sep=separator, nrows=0).columns), {}
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"{file.address} is no readable table ({error}): give a UTF-8 file with a line of column names"
@@ -209,11 +212,12 @@ def _of_table(file: DataFile, columns: Sequence[str], uid: str) -> Captions:
 
 def _of_texts(file: DataFile, columns: Sequence[str]) -> Captions:
     if file.suffix == ".txt":
-        with open(file.path, encoding="utf-8", errors="replace") as lines:
-            captions = [_clean(_strings(lines.read().splitlines()))]
+        with _text(file) as lines:
+            captions = [_clean(_strings([line.rstrip("\n") for line in lines]))]
     else:  # "NA" and "null" are words here, not missing values
-        read = partial(pd.read_csv, dtype=str, keep_default_na=False, encoding_errors="replace")
-        table = read(file.path, sep=_separator(file), usecols=list(columns))
+        read = partial(pd.read_csv, dtype=str, keep_default_na=False, encoding_errors="replace", sep=_separator(file))
+        with file.open() as opened:
+            table = read(opened, usecols=list(columns))
         captions = [_clean(_strings(table[name].tolist())) for name in columns]
     yield _numbered(file, 0, len(captions[0])), _joined(captions)
 
@@ -302,10 +306,15 @@ def _numbered(file: DataFile, first: int, count: int) -> pa.StringArray:
     return pc.binary_join_element_wise(file.stem, pa.array(np.arange(first, first + count)).cast(pa.string()), ":")
 
 
+def _text(file: DataFile) -> io.TextIOWrapper:
+    """A text file, here or in a store, to be read."""
+    return io.TextIOWrapper(file.open(), encoding="utf-8", errors="replace")
+
+
 def _separator(file: DataFile) -> str:
     """What parts the columns: of the usual characters the first that parts the line of names, as spreadsheets write it."""
     usual = "\t" if file.suffix == ".tsv" else ","
-    with open(file.path, encoding="utf-8", errors="replace") as lines:
+    with _text(file) as lines:
         header = lines.readline()
     return next(
         (mark for mark in (usual, ",", ";", "\t", "|") if len(next(csv.reader([header], delimiter=mark), [])) > 1), usual

@@ -12,32 +12,23 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import simplejpeg
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch.nn import functional as F
 
-try:
-    import simplejpeg
-except ImportError:  # Pillow does its work, at about half the speed
-    simplejpeg = None
-
 LUMA = (0.299, 0.587, 0.114)
-RESIZED_PIXELS = 90_000_000  # an image that a resize would make larger than this is cropped first
+RESIZED_PIXELS = 90_000_000  # most that a resize may make of an image
 SIXTEEN_BIT = (None, "PNG", "PPM")  # formats whose 32-bit integers are 16-bit values; None: made in memory
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any mode (palette, grey, 16-bit, CMYK, RGBA; the first frame of an animation) as RGB, transparency on white.
 
-    Floats are taken as 0..1. Raises ValueError for others, and for 32-bit integers: which of them is white is not known.
+    Raises ValueError for floats and 32-bit integers: which of them is white is not known.
     """
-    if image.mode == "F":
-        values = np.asarray(image)
-        if not ((values >= 0) & (values <= 1)).all():
-            raise ValueError(f"floats go from {values.min():g} to {values.max():g}, not within 0..1: save it as 8 or 16 bits")
-        image = Image.fromarray((values * 255).round().astype(np.uint8))
-    if image.mode == "I" and (image.format not in SIXTEEN_BIT or image.getextrema()[1] > 65535):
-        raise ValueError(f"32-bit integers, up to {image.getextrema()[1]:,}, have no known white: save it as 8 or 16 bits")
+    if image.mode == "F" or (image.mode == "I" and (image.format not in SIXTEEN_BIT or image.getextrema()[1] > 65535)):
+        raise ValueError(f"32-bit values, up to {image.getextrema()[1]:,}, have no known white: save it as 8 or 16 bits")
     if image.mode.startswith("I;16") or image.mode == "I":
         image = Image.fromarray((np.asarray(image, dtype=np.float32) / 257).clip(0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -52,11 +43,11 @@ def decode(encoded: bytes) -> Image.Image:
     """JPEG, PNG, WebP or another format that Pillow knows to an RGB image. Raises ValueError if the bytes are not an image.
 
     The orientation in EXIF is not applied: neither the reference's loaders nor torchvision's apply it, nor did the labellers of
-    ImageNet see it. JPEGs are decoded by simplejpeg where it is installed, to the same pixels as Pillow's in half the time.
+    ImageNet see it. JPEGs are decoded by simplejpeg, to the same pixels as Pillow's in half the time.
     """
     if _jpeg_shape(encoded):
         try:
-            return Image.fromarray(simplejpeg.decode_jpeg(encoded, "RGB"))  # type: ignore[union-attr]
+            return Image.fromarray(simplejpeg.decode_jpeg(encoded, "RGB"))
         except ValueError:  # Pillow has the last word on what is damaged
             pass
     try:
@@ -79,8 +70,7 @@ class Evaluation:
 
     image_size: side of the square, pixels. short_side: pixels after the resize, at least image_size; None is the reference's:
     232/224 of image_size below 384 pixels (224 -> 232), image_size itself from 384 on (512 -> 512).
-    Pixel for pixel torchvision's `Resize(short_side, BILINEAR)` and `CenterCrop(image_size)` of a PIL image; of one so long and
-    thin that it would not fit in memory once resized, the same square, interpolated straight from the image.
+    Pixel for pixel torchvision's `Resize(short_side, BILINEAR)` and `CenterCrop(image_size)` of a PIL image.
     """
 
     image_size: int
@@ -101,24 +91,18 @@ class Evaluation:
         return self.image_size if self.image_size >= 384 else round(self.image_size * 232 / 224)
 
     def view(self, image: Image.Image) -> torch.Tensor:
-        """The view of an RGB image: uint8 [3, image_size, image_size]."""
+        """The view of an RGB image: uint8 [3, image_size, image_size]. Raises ValueError for one so long and thin that it would
+        not fit in memory once resized."""
         size, short = self.image_size, self.resized_short_side
         width, height = image.size
         least = min(width, height)
         if least != short:
             width, height = (short if side == least else int(short * side / least) for side in (width, height))
             if width * height > RESIZED_PIXELS:
-                return self._straight_view(image, width, height)
+                raise ValueError(f"{image.width} x {image.height} pixels are too thin for a view")
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         left, top = round((width - size) / 2), round((height - size) / 2)  # halves to the even pixel, as torchvision's
         return squash(image.crop((left, top, left + size, top + size)), size)
-
-    def _straight_view(self, image: Image.Image, width: int, height: int) -> torch.Tensor:
-        """The view without the image resized to width x height, of which it is the centre."""
-        size, across, down = self.image_size, image.width / width, image.height / height
-        left, top = round((width - size) / 2), round((height - size) / 2)
-        box = (left * across, top * down, min(image.width, (left + size) * across), min(image.height, (top + size) * down))
-        return squash(image.resize((size, size), Image.Resampling.BILINEAR, box=box), size)
 
 
 @dataclass(frozen=True)
@@ -174,8 +158,8 @@ def crop_view(encoded: bytes, size: int, how: Augmentation, rng: np.random.Gener
     """A random view straight from an encoded image: random resized crop and flip of `how`, uint8 [3, size, size].
 
     Tilts and colours of `how` are left to `augment`. The same state of rng gives the same view; its crop does not depend on
-    the decoder. JPEGs are decoded by simplejpeg where it is installed, reduced to a half, a quarter and so on if the crop is
-    that much larger than the view. Raises ValueError if the image is unreadable or truncated, be it by its end marker alone.
+    the decoder. JPEGs are decoded by simplejpeg, reduced to a half, a quarter and so on if the crop is that much larger than
+    the view. Raises ValueError if the image is unreadable or truncated, be it by its end marker alone.
     """
     shape, image = _jpeg_shape(encoded), None
     width, height = shape or (image := decode(encoded)).size
@@ -191,7 +175,7 @@ def crop_view(encoded: bytes, size: int, how: Augmentation, rng: np.random.Gener
 
 def _jpeg_shape(encoded: bytes) -> tuple[int, int] | None:
     """Width and height if it is a JPEG for simplejpeg; None leaves it to Pillow."""
-    if simplejpeg is None or not encoded.startswith(b"\xff\xd8"):
+    if not encoded.startswith(b"\xff\xd8"):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
@@ -213,7 +197,7 @@ def _jpeg_crop(encoded: bytes, shape: tuple[int, int], box: tuple[int, int, int,
     least = {"min_width": math.ceil(width * size / w), "min_height": math.ceil(height * size / h), "min_factor": 2}
     try:
         # Strict: what is truncated is refused.
-        pixels = simplejpeg.decode_jpeg(encoded, "RGB", **least)  # type: ignore[union-attr]
+        pixels = simplejpeg.decode_jpeg(encoded, "RGB", **least)
     except ValueError:
         return None
     down, across = pixels.shape[0] / height, pixels.shape[1] / width

@@ -291,7 +291,7 @@ class Loader:
     that takes no more than this; else `workers` processes decode. progress: wraps the numbers of shards while they are decoded.
     """
 
-    patience = 0
+    patience = 64  # samples: a micro-batch of large images may be one, which may be damaged
 
     def __init__(
         self,
@@ -318,7 +318,7 @@ class Loader:
         """The batch of each spec, in order. Raises ValueError for a batch, or several in a row, of more than `patience` samples
         without a usable one."""
         lost = 0
-        for batch in self._from_memory(specs) if self.in_memory else self._from_stream(specs):
+        for batch in self._from_memory(specs) if self.in_memory else self._from_stream(specs, self.workers):
             lost = 0 if batch.weights.any() else lost + len(batch)
             if lost > self.patience:
                 reasons = sorted({reason for _, reason in batch.skipped})
@@ -336,15 +336,14 @@ class Loader:
 
     def views_of(self, spec: BatchSpec) -> torch.Tensor:
         """Training views to look at: float32 [B, 3, S, S] in 0..1."""
-        workers, self.workers = self.workers, 0  # a handful of images is not worth starting processes
-        images = next(iter(self.batches([spec]))).images
-        self.workers = workers
+        # A handful of images is not worth starting processes.
+        images = next(self._from_memory([spec]) if self.in_memory else self._from_stream([spec], workers=0)).images
         return images if images.is_floating_point() else images.float() / 255
 
-    def _from_stream(self, specs: Iterable[BatchSpec]) -> Iterator[Batch]:
+    def _from_stream(self, specs: Iterable[BatchSpec], workers: int) -> Iterator[Batch]:
         """Chunks come from the workers in turn; with lanes for every worker, a worker gets the same lanes each step."""
-        chunks, pieces = Chunks(specs, self.workers), {}
-        with closing(by_processes(self.reading, chunks, self.workers, chunks.ahead, self.reading.told)) as flow:
+        chunks, pieces = Chunks(specs, workers), {}
+        with closing(by_processes(self.reading, chunks, workers, chunks.ahead, self.reading.told)) as flow:
             for piece, first, spec, is_last in flow:
                 pieces[first] = piece
                 if is_last:

@@ -70,6 +70,21 @@ class BreaksOff(ValueError):
 # ---------------------------------------------------------------- samples, one after the other
 
 
+class OpenTar(io.FileIO):
+    """Closed, and its copy deleted, once nobody has it; where it was opened before a fork, the child only closes it."""
+
+    copy: Path | None = None
+
+    def __init__(self, path: str | Path, copy: Path | None = None):
+        super().__init__(path)
+        self.copy, self.pid = copy, os.getpid()
+
+    def __del__(self):
+        self.close()
+        if self.copy is not None and self.pid == os.getpid():
+            self.copy.unlink(missing_ok=True)
+
+
 @contextmanager
 def open_shard(path: str, file: IO[bytes] | None = None) -> Iterator[tuple[Iterator[tuple[str, dict[str, Place]]], ReadAt]]:
     """Key and places by extension of each sample of a tar or folder, and what reads a place.

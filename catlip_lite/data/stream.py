@@ -29,10 +29,10 @@ from fsspec.core import url_to_fs
 
 from ..artefacts import atomic_path
 from ..cache import cache_folder
-from .addresses import LOOK_UPS, TABLES, Address, DataFile, find_files, patiently, without_query
+from .addresses import LOOK_UPS, TABLES, TRIES, Address, DataFile, find_files, patiently, without_query
 from .captions import captions_in, check_columns
 from .index_cache import cached_index
-from .shards import CAPTION, ReadAt, Sample, ShardIndex, index_shard, open_shard
+from .shards import CAPTION, OpenTar, ReadAt, Sample, ShardIndex, index_shard, open_shard
 from .tables import image_bytes, image_column, open_table
 
 logger = logging.getLogger(__name__)
@@ -231,8 +231,6 @@ class SampleOrder:
         self.shards = np.flatnonzero(counts).astype(np.int32)  # a shard without samples is in no window
         self.counts = np.asarray(counts, np.int64)
         self.num_samples = int(self.counts.sum())
-        if not self.num_samples:
-            raise ValueError(f"the corpus's {len(counts)} shard(s) hold no sample")
         self.windows = max(1, round(len(self.shards) / rule.shuffle_shards))
         self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
         self._permutations: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
@@ -355,7 +353,7 @@ class ShardReader:
     a row group takes the memory of its images. download_to: where remote tars are copied, `shard_downloads` in the cache folder
     if it is None. The processes that share this folder share the copies. A copy is deleted when a reader that used it lets go
     of the shard; others that have it open read on. Copies and half copies older than a day, left by processes that were killed,
-    are deleted at the first read. retries: attempts, after the first, to open a shard.
+    are deleted at the first read.
 
     It opens nothing before the first read, so it can be sent to another process; after a fork, the child opens its own files.
     """
@@ -369,11 +367,8 @@ class ShardReader:
         *,
         open_at_once: int = 64,
         download_to: Path | None = None,
-        retries: int = 4,
     ):
-        if open_at_once < 1 or retries < 0:
-            raise ValueError(f"open_at_once={open_at_once}, retries={retries}: they must be at least 1 and 0")
-        self.table, self.columns, self.open_at_once, self.retries = table, tuple(columns), open_at_once, retries
+        self.table, self.columns, self.open_at_once = table, tuple(columns), open_at_once
         self.download_to = None if download_to is None else Path(download_to)
         self._reset()
 
@@ -415,34 +410,21 @@ class ShardReader:
             elif time.monotonic() >= self._unreadable.get(shard, 0.0):
                 self._keep(shard, self._pool.submit(self._fetch, shard))
 
-    def close(self) -> None:
-        """Let go of all shards. A later read opens them again."""
-        if self._pid == os.getpid():
-            if self._pool is not None:
-                self._pool.shutdown(wait=False, cancel_futures=True)
-            if self._finalize is not None:
-                self._finalize()
-        self._reset()
-
     def _reset(self) -> None:
         self._open: OrderedDict[int, Future[_OpenShard | _OpenGroup]] = OrderedDict()  # the last used one last
         self._unreadable: dict[int, float] = {}  # shard -> when it may be tried again
         self._told: set[int] = set()  # shards with something wrong that the log has
         self._pool = None
-        self._finalize: Finalize | None = None
         self._pid: int | None = None
 
     def _start(self) -> None:
         """Begin to read in this process."""
         if self._pid == os.getpid():
             return
-        for future in self._open.values():  # of the process that this one was forked from: the copies are still its own
-            if future.done() and not future.cancelled() and future.exception() is None:
-                future.result().close(delete=False)
         self._reset()
         self._pid = os.getpid()
         # Runs at the end of this process, too, also where that is a worker process, which skips what atexit knows.
-        self._finalize = Finalize(self, _let_go_all, (self._open,), exitpriority=1)
+        Finalize(self, _let_go_all, (self._open,), exitpriority=1)
         if any("://" in address and not address.endswith(TABLES) for address in self.table.addresses):
             _sweep(self._downloads())
 
@@ -474,11 +456,11 @@ class ShardReader:
     def _keep(self, shard: int, future: Future) -> None:
         self._open[shard] = future
         while len(self._open) > self.open_at_once:
-            _let_go(self._open.popitem(last=False)[1])
+            self._open.popitem(last=False)[1].cancel()
 
     def _give_up(self, shard: int, error: Exception) -> None:
         """Let go of a shard until it may be tried again; say so once."""
-        _let_go(self._open.pop(shard))
+        self._open.pop(shard)
         self._unreadable[shard] = time.monotonic() + RETRY_AFTER_SECONDS
         if shard not in self._told:
             self._told.add(shard)
@@ -494,7 +476,7 @@ class ShardReader:
             work = partial(_open_remote, address, self._downloads(), self.columns)
         else:
             work = partial(_open_local, address, self.columns)
-        opened = patiently(work, 1 if shard in self._unreadable else self.retries + 1)
+        opened = patiently(work, 1 if shard in self._unreadable else TRIES)
         if self._unreadable.pop(shard, None) is not None:
             logger.info("%s can be read again", without_query(address))
             self._told.discard(shard)
@@ -514,25 +496,18 @@ class ShardReader:
             logger.warning("%s holds %d samples where %d were counted: %s", name, len(opened), count, left_out)
 
 
-def _let_go(future: Future) -> None:
-    """Close an open shard, once it is there."""
-    future.cancel()
-    future.add_done_callback(lambda done: None if done.cancelled() or done.exception() else done.result().close())
-
-
 def _let_go_all(opened: OrderedDict[int, Future]) -> None:
     while opened:
-        _let_go(opened.popitem()[1])
+        opened.popitem()[1].cancel()
 
 
 @dataclass(frozen=True)
 class _OpenShard:
-    """A tar or folder. download: the copy to delete when it is let go."""
+    """A tar or folder."""
 
     index: ShardIndex
     read: ReadAt
-    descriptor: int | None = None
-    download: Path | None = None
+    tar: OpenTar | None = None  # kept open
 
     def __len__(self) -> int:
         return len(self.index)
@@ -540,12 +515,6 @@ class _OpenShard:
     @property
     def broken(self) -> str:
         return self.index.broken
-
-    def close(self, delete: bool = True) -> None:
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-        if self.download is not None and delete:
-            self.download.unlink(missing_ok=True)
 
     def sample(self, row: int) -> Sample:
         return self.index.sample(row, self.read)
@@ -564,9 +533,6 @@ class _OpenGroup:
 
     def __len__(self) -> int:
         return len(self.captions)
-
-    def close(self, delete: bool = True) -> None:
-        pass
 
     def sample(self, row: int) -> Sample:
         key = self.keys[row].as_py() if self.keys is not None else f"row group {self.group}, row {row}"
@@ -593,16 +559,12 @@ def _open_local(path: str, columns: Sequence[str]) -> _OpenShard:
     if os.path.isdir(path):
         with open_shard(path) as (samples, read):
             return _OpenShard(index_shard(samples, columns), read)
-    return _opened_tar(os.open(path, os.O_RDONLY | os.O_CLOEXEC), columns)
+    return _opened_tar(OpenTar(path), columns)
 
 
-def _opened_tar(descriptor: int, columns: Sequence[str], download: Path | None = None) -> _OpenShard:
-    try:
-        with open(descriptor, "rb", closefd=False) as file, open_shard("", file) as (samples, read):
-            return _OpenShard(index_shard(samples, columns), read, descriptor, download)
-    except BaseException:
-        os.close(descriptor)
-        raise
+def _opened_tar(tar: OpenTar, columns: Sequence[str]) -> _OpenShard:
+    with open_shard("", tar) as (samples, read):
+        return _OpenShard(index_shard(samples, columns), read, tar)
 
 
 def _open_remote(address: str, folder: Path, columns: Sequence[str]) -> _OpenShard:
@@ -612,18 +574,18 @@ def _open_remote(address: str, folder: Path, columns: Sequence[str]) -> _OpenSha
     digest = hashlib.sha256(plain.encode("utf-8", errors="surrogateescape")).hexdigest()[:16]
     copy = folder / f"{digest}-{plain.rpartition('/')[2]}"
     with suppress(FileNotFoundError):
-        descriptor = os.open(copy, os.O_RDONLY | os.O_CLOEXEC)
-        if size is None or os.fstat(descriptor).st_size == size:
-            return _opened_tar(descriptor, columns, copy)
-        os.close(descriptor)  # of an older version of the shard
+        tar = OpenTar(copy, copy)
+        if size is None or os.fstat(tar.fileno()).st_size == size:
+            return _opened_tar(tar, columns)
+        tar.copy = None  # of an older version of the shard, whose place the new one takes
     with atomic_path(copy) as staging:
         filesystem.get_file(path, str(staging))
         got = staging.stat().st_size
         if size is not None and got != size:
             filesystem.invalidate_cache()  # the size may be that of an earlier listing
             raise OSError(errno.EIO, f"{got:,} of {size:,} bytes arrived", plain)
-        descriptor = os.open(staging, os.O_RDONLY | os.O_CLOEXEC)  # another process may delete the copy at once
-    return _opened_tar(descriptor, columns, copy)
+        tar = OpenTar(staging, copy)  # now: another process may delete the copy at once
+    return _opened_tar(tar, columns)
 
 
 def _sweep(folder: Path) -> None:

@@ -133,10 +133,6 @@ def class_names(feature: object) -> list[str] | None:
     if isinstance(feature.get("feature"), (dict, list)):
         return class_names(feature["feature"])
     names = feature.get("names")
-    if isinstance(names, dict):
-        names = names.get("class")
-    if isinstance(names, dict):
-        names = [names[key] for key in sorted(names, key=int)]
     if names and len(names) == 1000 and names[0].startswith("tench") and names[-1].startswith("toilet"):
         return [wnid for (wnid,) in LabelSet.load("imagenet-1k").wnids]
     return list(names) if names else None

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ..data.images import AUGMENTATIONS
-from ..data.labelled.boxes import LABELS_OF, LEAST_VISIBLE
+from ..data.labelled.boxes import LABELS_OF
 from ..models.clip import CONTEXT
 from ..models.vit import MODELS
 from .losses import LOSSES
@@ -354,7 +354,7 @@ class FinetuneRecipe(Recipe):
     mean counts). schedule: the cosine moves on "epoch" by epoch, as the reference's (the rate stands still within an epoch,
     and `min_lr` is never reached: 3.66e-6 is table 7's last), or "step" by step down to min_lr. label_smoothing: see `softmax`.
     layer_decay: see `lr_scale`. drop_path: stochastic depth's rate at the last block, linear from 0 at the first.
-    labels_of, least_visible: whether a view has the labels of its whole "image" (the reference's) or of what the "view" shows.
+    labels_of: whether a view has the labels of its whole "image" (the reference's) or of what the "view" shows.
     """
 
     epochs: int = 10
@@ -364,7 +364,6 @@ class FinetuneRecipe(Recipe):
     layer_decay: float = 1.0
     drop_path: float = 0.0
     labels_of: str = "image"
-    least_visible: float = LEAST_VISIBLE
 
     def lr_at(self, step: int) -> float:
         """Learning rate of a step, before layer-wise decay."""

@@ -64,7 +64,6 @@ def finetune(
         AUGMENTATIONS[recipe.augmentation],
         seed=recipe.seed,
         labels_of=recipe.labels_of,
-        least_visible=recipe.least_visible,
         cache_gb=cache_gb,
         workers=loader_workers,
         progress=lambda runs: runs if quiet else progress(runs, "decoded", unit="runs"),

@@ -2,6 +2,7 @@
 
 import json
 
+import fsspec
 import pandas as pd
 import pytest
 from files import write, write_tar
@@ -46,6 +47,13 @@ def test_files_of_every_kind_and_folders_of_them_give_the_same_captions_words_li
     assert read_captions(tmp_path / f"a.{kind}") == CAPTIONS
     WRITERS[kind](table.tail(1), tmp_path / f"b.{kind}")
     assert read_captions(tmp_path) == [*CAPTIONS, CAPTIONS[-1]]
+    fsspec.filesystem("memory").put(str(tmp_path), f"/captions_{kind}", recursive=True)
+    assert read_captions(f"memory://captions_{kind}") == [*CAPTIONS, CAPTIONS[-1]]
+
+
+def test_captions_end_where_the_lines_of_a_text_file_do(tmp_path):
+    write(tmp_path / "a.txt", "a dog\u2028a cat\x0b\x85\r\n\r\na cow\n")
+    assert read_captions(tmp_path / "a.txt") == ["a dog\u2028a cat\x0b\x85", None, "a cow"]
 
 
 def test_captions_of_shards(shards):

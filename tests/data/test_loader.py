@@ -132,12 +132,19 @@ def test_what_cannot_be_used_is_a_row_of_weight_zero_with_its_name_and_reason(tm
     assert ("3 of 24 samples are skipped" in caplog.text) == corpus.in_memory
 
 
-def test_a_batch_without_one_usable_sample_is_refused(tmp_path, samples, vocabulary):
+def test_a_sample_without_a_caption_alone_in_its_micro_batch_is_skipped(tmp_path, samples, vocabulary):
+    samples[5].caption = ""
+    write_shards(samples, tmp_path / "gap")
+    batches = open_corpus(tmp_path / "gap", vocabulary, cache_gb=0).batches(specs(0, 3, micro=1))
+    assert sum(batch.weights.item() for batch in batches) == 23
+
+
+def test_many_samples_without_one_usable_are_refused(tmp_path, samples, vocabulary):
     for sample in samples:
         sample.image = b"not an image"
     write_shards(samples, tmp_path / "damaged")
     with pytest.raises(ValueError, match="none of the 4 samples of a batch can be used .unreadable image.*000000"):
-        next(open_corpus(tmp_path / "damaged", vocabulary, cache_gb=0).batches(specs(0, 1)))
+        list(open_corpus(tmp_path / "damaged", vocabulary, cache_gb=0).batches(specs(0, 9)))
     with pytest.raises(ValueError, match="none of the 24 samples can be used"):
         open_corpus(tmp_path / "damaged", vocabulary)
 

@@ -71,9 +71,8 @@ def test_no_column_of_images_or_several_are_answered_with_those_there_are(column
         {"_type": "ClassLabel", "names": ["b", "a"]},
         {"_type": "List", "feature": {"_type": "ClassLabel", "names": ["b", "a"]}},
         [{"_type": "ClassLabel", "names": ["b", "a"]}],
-        {"class_label": None, "names": {"class": {"1": "a", "0": "b"}}},
     ],
-    ids=["column", "list", "old list", "by number"],
+    ids=["column", "list", "old list"],
 )
 def test_class_names_keep_their_order(feature):
     assert class_names(feature) == ["b", "a"]

@@ -85,5 +85,5 @@ def test_scores_that_are_not_numbers_and_targets_without_a_positive_are_refused(
 
 def test_dense_targets_say_which_labels_each_image_has():
     indices, counts = np.array([0, 2, 1]), np.array([2, 0, 1])
-    images = LabelledImages([None] * 3, ["ant", "bee", "cow"], indices, counts, np.array([""] * 3, object), "", True)
+    images = LabelledImages([None] * 3, ["ant", "bee", "cow"], "", indices, counts, np.array([""] * 3, object), True)
     assert dense_targets(images).tolist() == [[True, False, True], [False] * 3, [False, True, False]]

@@ -26,8 +26,6 @@ class DenseCorpus(Loader):
     view. Raises ValueError without images, or for views of the other kind of images.
     """
 
-    patience = 64  # images: a micro-batch of large ones may be one image, which may be damaged
-
     def __init__(
         self,
         images: SegmentedImages | DetectedImages,

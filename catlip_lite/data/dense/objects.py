@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,8 +15,7 @@ from ...labels.ragged import take_rows
 from ..addresses import split_address
 from ..demo import demo_path
 from ..labelled.coco import annotated_boxes, annotated_files, is_annotations, refuse_fields, scan_annotations
-from ..labelled.images import Boxes, digest, kept_scan
-from ..labelled.pointers import ImagePointers
+from ..labelled.images import Boxes, ImageSet, digest, kept_scan
 from ..labelled.values import Wanted, parse_selection
 
 logger = logging.getLogger(__name__)
@@ -30,26 +28,19 @@ UNDERSTOOD = (
 
 
 @dataclass(frozen=True, eq=False)
-class DetectedImages:
-    """N images and their M objects, not yet read.
+class DetectedImages(ImageSet):
+    """N images and their M objects.
 
-    files: len(), name(i), read(i) -> encoded bytes. classes: C names. sizes: int32 [N, 2], width and height. boxes: of the
-    objects, in the order of their images, clipped to these. areas: float32 [M], as annotated, in pixels. runs: uint8 [K], the
-    run lengths of all masks, compressed as COCO does it, end to end; spans: int64 [M, 2], where each starts and stops.
-    fingerprint: 16 hex digits, of names, sizes, times of change and objects.
+    sizes: int32 [N, 2], width and height. boxes: of the objects, in the order of their images, clipped to these. areas: float32
+    [M], as annotated, in pixels. runs: uint8 [K], the run lengths of all masks, compressed as COCO does it, end to end; spans:
+    int64 [M, 2], where each starts and stops.
     """
 
-    files: ImagePointers
-    classes: list[str]
     sizes: np.ndarray
     boxes: Boxes
     areas: np.ndarray
     runs: np.ndarray
     spans: np.ndarray
-    fingerprint: str
-
-    def __len__(self) -> int:
-        return len(self.files)
 
     def objects(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The n objects of an image: class indices int64 [n], boxes float32 [n, 4] (left, top, right, bottom, in pixels), masks
@@ -85,20 +76,8 @@ class DetectedImages:
             ],
         }
 
-    def take(self, rows: np.ndarray | Sequence[int]) -> DetectedImages:
-        """Some of the images, in the order of rows (indices or a mask); the classes stay."""
-        rows = np.asarray(rows)
-        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-        return replace(self, files=self.files.take(rows), fingerprint=digest([self.fingerprint, rows]), **self.known_of(rows))
-
-    def sample(self, most: int | None) -> DetectedImages:
-        """At most so many of the images, drawn at random with a fixed seed; None: all."""
-        if most is None or most >= len(self):
-            return self
-        return self.take(np.sort(np.random.default_rng(0).permutation(len(self))[:most]))
-
     def known_of(self, rows: np.ndarray) -> dict:
-        """What is known of some of the images, int64 [n]: `sizes`, `boxes`, `areas` and `spans`."""
+        """`sizes`, `boxes`, `areas` and `spans`."""
         chosen = take_rows(np.cumsum(np.bincount(self.boxes.image, minlength=len(self.sizes))), rows)[0]
         boxes = self.boxes.take(rows, len(self.sizes))
         return {"sizes": self.sizes[rows], "boxes": boxes, "areas": self.areas[chosen], "spans": self.spans[chosen]}
@@ -144,7 +123,7 @@ def load_objects(address: str | Path) -> DetectedImages:
             f"{path}: none of its {len(kept):,} objects has a box and a mask: annotations need bbox and segmentation"
         )
     found = DetectedImages(
-        files, classes, table["sizes"], boxes.only(kept), table["areas"][kept], table["runs"], table["spans"][kept], ""
+        files, classes, "", table["sizes"], boxes.only(kept), table["areas"][kept], table["runs"], table["spans"][kept]
     )
     known = found.known_of(rows)
     facts = known["sizes"], known["boxes"].image, known["boxes"].class_index, known["boxes"].xywh, known["spans"], table["runs"]

@@ -6,8 +6,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,8 @@ from PIL import Image
 from ...labels.label_sets import listed
 from ..addresses import split_address
 from ..demo import demo_path
-from ..labelled.folders import EXTENSIONS, present_files
-from ..labelled.images import digest, refuse_alike
+from ..labelled.folders import is_image, present_files, visible
+from ..labelled.images import ImageSet, digest, refuse_alike
 from ..labelled.pointers import ImagePointers, loose_files
 from ..labelled.values import CLASS_LISTS, class_list, parse_selection, read_text
 
@@ -29,20 +28,13 @@ UNDERSTOOD = (
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentedImages:
-    """N images, each with a mask of classes, not yet read.
+class SegmentedImages(ImageSet):
+    """N images, each with a mask of the classes, which are in the order of their numbers.
 
-    files, masks: len(), name(i), read(i) -> encoded bytes. classes: C names, in the order of their numbers. fingerprint: 16 hex
-    digits, of names, sizes and times of change of both, and of the classes.
+    masks: len(), name(i), read(i) -> encoded bytes.
     """
 
-    files: ImagePointers
     masks: ImagePointers
-    classes: list[str]
-    fingerprint: str
-
-    def __len__(self) -> int:
-        return len(self.files)
 
     def mask(self, i: int) -> np.ndarray:
         """The class index of each pixel: uint8 [H, W]; IGNORED where the file has 0, unlabelled, or 255.
@@ -65,18 +57,9 @@ class SegmentedImages:
         numbers = numbers.astype(np.uint8)
         return np.where(numbers == IGNORED, IGNORED, numbers - np.uint8(1))  # 0 - 1 is 255
 
-    def take(self, rows: np.ndarray | Sequence[int]) -> SegmentedImages:
-        """Some of the images, in the order of rows (indices or a mask); the classes stay."""
-        rows = np.asarray(rows)
-        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-        files, masks = self.files.take(rows), self.masks.take(rows)
-        return replace(self, files=files, masks=masks, fingerprint=digest([self.fingerprint, rows]))
-
-    def sample(self, most: int | None) -> SegmentedImages:
-        """At most so many of the images, drawn at random with a fixed seed; None: all."""
-        if most is None or most >= len(self):
-            return self
-        return self.take(np.sort(np.random.default_rng(0).permutation(len(self))[:most]))
+    def known_of(self, rows: np.ndarray) -> dict:
+        """`masks`."""
+        return {"masks": self.masks.take(rows)}
 
 
 def load_segmentation(address: str | Path) -> SegmentedImages:
@@ -99,7 +82,7 @@ def load_segmentation(address: str | Path) -> SegmentedImages:
         raise ValueError(f"{folder} does not lie in a folder images/, with annotations/ for the masks beside it: {UNDERSTOOD}")
     depth = len(folder.parts) - folder.parts[::-1].index("images") - 1
     root, below = Path(*folder.parts[:depth]), folder.parts[depth + 1 :]
-    classes, names = _class_names(root), sorted(entry.name for entry in os.scandir(folder) if _is_image(entry))
+    classes, names = _class_names(root), sorted(entry.name for entry in visible(folder) if is_image(entry))
     if not names:
         raise FileNotFoundError(f"{folder} holds no images: {UNDERSTOOD}")
     at = root.joinpath("annotations", *below)
@@ -109,7 +92,7 @@ def load_segmentation(address: str | Path) -> SegmentedImages:
     mask_facts, rows = mask_facts[full], rows[full].tolist()
     files, stamps = loose_files(folder, [names[i] for i in rows], facts)
     masks, mask_stamps = loose_files(at, [of_masks[i] for i in rows], mask_facts)
-    return SegmentedImages(files, masks, classes, digest(["\n".join(classes), *stamps, *mask_stamps]))
+    return SegmentedImages(files, classes, digest(["\n".join(classes), *stamps, *mask_stamps]), masks)
 
 
 def _folder_of_images(path: Path, split: str | None) -> Path:
@@ -126,10 +109,6 @@ def _folder_of_images(path: Path, split: str | None) -> Path:
         told = f"its images/ holds {listed(splits)}" if splits else "it has no folders below images/"
         raise ValueError(f"{path} has no split {split!r}: {told}")
     return inside / split
-
-
-def _is_image(entry: os.DirEntry) -> bool:
-    return entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith(".")
 
 
 def _class_names(root: Path) -> list[str]:

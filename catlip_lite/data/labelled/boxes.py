@@ -3,8 +3,8 @@
 Between annotated boxes (COCO's) and the targets of multi-label training and evaluation. The reference keeps the labels of the
 whole image whatever a crop shows (a view of the sky alone is still "person, kite"); with boxes, both protocols can be had.
 
-A `look` says which part of its image a view shows: float32 [2, 3], from places in the view to places in the image, both -1..1
-from left to right and from top to bottom, as `torch.nn.functional.affine_grid` has it.
+A `look` says which part of its image an upright view shows: float32 [2, 3], from places in the view to places in the image,
+both -1..1 from left to right and from top to bottom, as `torch.nn.functional.affine_grid` has it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ LABELS_OF = ("image", "view")
 # drawings the demo model names 59 % right as a whole, 25 % with three quarters of the box in view, 7 % with half, 2 % with a
 # quarter (of 259 labels): below that there is nothing to learn from, and photos, which show more of their context, keep longer.
 LEAST_VISIBLE, LEAST_FILLED = 0.25, 0.5
-GRID = 16  # points a side that stand for a box seen at a tilt
 
 
 def crop_looks(boxes: np.ndarray, sizes: np.ndarray, flipped: np.ndarray | None = None) -> np.ndarray:
@@ -50,7 +49,7 @@ def evaluation_looks(sizes: np.ndarray, evaluation: Evaluation) -> np.ndarray:
 def visible_shares(boxes: Boxes, looks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How much of each of M boxes its view shows, and how much of the view it fills: looks [M, 2, 3], one a box.
 
-    Both float64 [M] in 0..1: exact for crops and flips; for tilted views, counted on a grid of points.
+    Both float64 [M] in 0..1.
     """
     half = np.maximum(boxes.xywh[:, 2:].astype(np.float64), 1e-6) / boxes.size  # a box of no width is a very narrow one
     middle = (2.0 * boxes.xywh[:, :2] + boxes.xywh[:, 2:]) / boxes.size - 1
@@ -58,57 +57,40 @@ def visible_shares(boxes: Boxes, looks: np.ndarray) -> tuple[np.ndarray, np.ndar
     reach, centre = np.abs(looks[:, [0, 1], [0, 1]]), looks[:, :, 2]
     both = np.minimum(middle + half, centre + reach) - np.maximum(middle - half, centre - reach)
     area = np.maximum(both, 0).prod(axis=1)
-    of_box, of_view = area / (2 * half).prod(axis=1), area / np.maximum((2 * reach).prod(axis=1), 1e-12)
-    tilted = np.flatnonzero((looks[:, 0, 1] != 0) | (looks[:, 1, 0] != 0))
-    if len(tilted):
-        of_box[tilted], of_view[tilted] = _counted(middle[tilted], half[tilted], looks[tilted])
-    return of_box, of_view
+    return area / (2 * half).prod(axis=1), area / np.maximum((2 * reach).prod(axis=1), 1e-12)
 
 
-def labels_in_view(boxes: Boxes, looks: np.ndarray, *, least_visible: float = LEAST_VISIBLE) -> tuple[np.ndarray, np.ndarray]:
+def labels_in_view(boxes: Boxes, looks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The labels of B views of the boxes' B images: `indices` int64 [n] and the view `rows` int64 [n] that each belongs to.
 
-    looks: float32 [B, 2, 3]. An object gives its label while `least_visible` of its box is in view, or while it fills half of
-    the view; a crowd, whose members are smaller than its box, while a quarter of the view is crowd. A label is named once a
-    view, in ascending order.
+    looks: float32 [B, 2, 3]. An object gives its label while a quarter of its box is in view, or while it fills half of the
+    view; a crowd, whose members are smaller than its box, while a quarter of the view is crowd. A label is named once a view,
+    in ascending order.
     """
     of_box, of_view = visible_shares(boxes, looks[boxes.image])
-    seen = (of_box >= least_visible) | (of_view >= np.where(boxes.crowd, LEAST_FILLED / 2, LEAST_FILLED))
+    seen = (of_box >= LEAST_VISIBLE) | (of_view >= np.where(boxes.crowd, LEAST_FILLED / 2, LEAST_FILLED))
     pairs = np.unique(np.stack([boxes.image[seen], boxes.class_index[seen]], axis=1), axis=0)
     return pairs[:, 1], pairs[:, 0]
 
 
-def labels_of_views(images: LabelledImages, evaluation: Evaluation, *, least_visible: float = LEAST_VISIBLE) -> LabelledImages:
+def labels_of_views(images: LabelledImages, evaluation: Evaluation) -> LabelledImages:
     """The same images with the labels of what evaluation's view of each shows; an image may be left with none.
 
-    Raises ValueError for images without boxes, or a least_visible that is no share.
+    Raises ValueError for images without boxes.
     """
-    boxes = check_boxes(images, least_visible)
+    boxes = check_boxes(images)
     looks = np.zeros((len(images), 2, 3), np.float32)  # of an image without boxes nothing needs to be known
     looks[boxes.image] = evaluation_looks(boxes.size, evaluation)
-    indices, rows = labels_in_view(boxes, looks, least_visible=least_visible)
+    indices, rows = labels_in_view(boxes, looks)
     counts = np.bincount(rows, minlength=len(images))
-    fingerprint = digest([f"{images.fingerprint} {evaluation} {least_visible}"])
+    fingerprint = digest([f"{images.fingerprint} {evaluation} {LEAST_VISIBLE}"])
     return replace(images, indices=indices, counts=counts, fingerprint=fingerprint)
 
 
-def check_boxes(images: LabelledImages, least_visible: float = LEAST_VISIBLE) -> Boxes:
+def check_boxes(images: LabelledImages) -> Boxes:
     """The boxes of images. Raises ValueError unless labels can follow the crop."""
     if images.boxes is None:
         raise ValueError("labels can follow the view only where boxes are known: give COCO annotations, or labels_of='image'")
     if (images.boxes.size <= 0).any():
         raise ValueError("labels can follow the view only where the images' width and height are annotated: they are missing")
-    if not 0 < least_visible <= 1:
-        raise ValueError(f"least_visible={least_visible} must be a share of an object, above 0 and at most 1")
     return images.boxes
-
-
-def _counted(middle: np.ndarray, half: np.ndarray, looks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both shares by points on a grid."""
-    ticks = (2 * np.arange(GRID) + 1) / GRID - 1
-    grid = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
-    on_box = middle[:, None] + half[:, None] * grid
-    in_view = np.linalg.solve(looks[:, None, :, :2], (on_box - looks[:, None, :, 2])[..., None])[..., 0]
-    on_view = grid @ looks[:, :, :2].transpose(0, 2, 1) + looks[:, None, :, 2]
-    in_box = (np.abs(on_view - middle[:, None]) <= half[:, None]).all(axis=2)
-    return (np.abs(in_view) <= 1).all(axis=2).mean(axis=1), in_box.mean(axis=1)

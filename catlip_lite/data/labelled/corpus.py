@@ -12,7 +12,7 @@ from ..images import Augmentation, random_affine, random_crop_box
 from ..loader import Batch, BatchSpec, Loader
 from ..shards import Sample
 from ..stream import OrderRule, SampleOrder
-from .boxes import LABELS_OF, LEAST_VISIBLE, check_boxes, crop_looks, labels_in_view
+from .boxes import LABELS_OF, check_boxes, crop_looks, labels_in_view
 from .images import LabelledImages
 from .pointers import ImagePointers
 
@@ -31,7 +31,8 @@ class LabelledCorpus(Loader):
     """The training batches of labelled images: endless epochs, each image once an epoch, all shuffled; see `Loader`.
 
     Unreadable images are rows of weight 0; those that are decoded once are told. labels_of: the labels of the whole "image",
-    whatever a view shows of it, or of the "view" (see `boxes.labels_in_view`), for which the images' boxes must be known.
+    whatever a view shows of it, or of the "view" (see `boxes.labels_in_view`), for which the images' boxes must be known and
+    the views upright.
     """
 
     stream: LabelledStream
@@ -44,7 +45,6 @@ class LabelledCorpus(Loader):
         *,
         seed: int = 0,
         labels_of: str = "image",
-        least_visible: float = LEAST_VISIBLE,
         **how: Any,
     ):
         if not len(images):
@@ -52,8 +52,10 @@ class LabelledCorpus(Loader):
         if labels_of not in LABELS_OF:
             raise ValueError(f"labels_of={labels_of!r} is unknown: choose one of {', '.join(LABELS_OF)}")
         if labels_of == "view":
-            check_boxes(images, least_visible)
-        self.images, self.labels_of, self.least_visible = images, labels_of, least_visible
+            check_boxes(images)
+            if augmentation.rotate or augmentation.shear:
+                raise ValueError("labels cannot follow a tilted view: give an augmentation without rotate and shear")
+        self.images, self.labels_of = images, labels_of
         super().__init__(LabelledStream(images, seed), class_targets, image_size, augmentation, **how)
 
     def _augmented(self, batch: Batch, spec: BatchSpec) -> Batch:
@@ -81,7 +83,7 @@ class LabelledCorpus(Loader):
                 crops.append(random_crop_box(width, height, how.crop_scale, how.crop_ratio, rng))
                 flipped.append(rng.random() < how.flip)
             looks = crop_looks(np.array(crops), sizes, np.array(flipped))
-        return labels_in_view(boxes, looks, least_visible=self.least_visible)
+        return labels_in_view(boxes, looks)
 
 
 class LabelledStream:

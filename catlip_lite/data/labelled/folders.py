@@ -33,14 +33,14 @@ def class_folder_images(wanted: Wanted) -> LabelledImages:
     inside = next((folder / name for name in ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC") if (folder / name).is_dir()), None)
     if inside:
         raise ValueError(f"{folder} holds ImageNet's splits: give {inside / 'train'} or {inside / 'val'}")
-    entries = sorted(_visible(folder), key=lambda entry: entry.name)
+    entries = sorted(visible(folder), key=lambda entry: entry.name)
     below = [entry.name for entry in entries if entry.is_dir()]
     if not below:
         found = f"{len(entries):,} file(s) ({listed([entry.name for entry in entries])})" if entries else "nothing"
         raise FileNotFoundError(f"{folder} holds {found}, no class folders: {UNDERSTOOD}")
     splits = [name for name in below if name.lower() in SPLITS]
-    deeper = [inner for entry in _visible(folder / splits[0]) if entry.is_dir() for inner in _visible(entry)] if splits else []
-    if len(splits) > 1 or (splits and (len(below) == 1 or any(map(_is_image, deeper)))):
+    deeper = [inner for entry in visible(folder / splits[0]) if entry.is_dir() for inner in visible(entry)] if splits else []
+    if len(splits) > 1 or (splits and (len(below) == 1 or any(map(is_image, deeper)))):
         raise ValueError(f"{folder} holds {', '.join(splits)}: give one of them, e.g. {folder / splits[0]}")
     folder_of = _named_classes(below)
     classes = ordered_classes(folder_of)
@@ -52,18 +52,19 @@ def class_folder_images(wanted: Wanted) -> LabelledImages:
     empty = [folder_of[classes[i]] for i in np.setdiff1d(np.arange(len(classes)), there).tolist()]
     if empty:
         logger.warning("%s: %d class folder(s) hold no image and are no classes here: %s", folder, len(empty), listed(empty))
-    if len(below) == 1 and any(entry.is_dir() for entry in _visible(folder / below[0])):
+    if len(below) == 1 and any(entry.is_dir() for entry in visible(folder / below[0])):
         raise ValueError(f"{folder} has one class folder, {below[0]}: is {folder / below[0]} meant?")
     pointers, stamps = loose_files(folder, [files[i] for i in rows.tolist()], facts)
     return labelled_images(pointers, [classes[i] for i in there.tolist()], indices, stamps)
 
 
-def _visible(folder: str | os.PathLike[str]) -> list[os.DirEntry]:
+def visible(folder: str | os.PathLike[str]) -> list[os.DirEntry]:
     """What lies in a folder, but for hidden files and folders."""
     return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
 
 
-def _is_image(entry: os.DirEntry) -> bool:
+def is_image(entry: os.DirEntry) -> bool:
+    """Whether it is one by its name."""
     return entry.name.lower().endswith(EXTENSIONS)
 
 
@@ -79,10 +80,10 @@ def _scan_folders(folder: Path, names: Sequence[str]) -> tuple[list[str], np.nda
     """The image files below several of its folders, sorted within each, and which folder each is of, int64; others are told."""
 
     def scan(name: str) -> tuple[list[str], list[str]]:
-        entries, start = _visible(folder / name), len(str(folder / name))
-        entries += [inner for entry in entries if not _is_image(entry) and entry.is_dir() for inner in _visible(entry)]
-        found = sorted(name + entry.path[start:] for entry in entries if _is_image(entry))
-        return found, [entry.name for entry in entries if not _is_image(entry) and not entry.is_dir()]
+        entries, start = visible(folder / name), len(str(folder / name))
+        entries += [inner for entry in entries if not is_image(entry) and entry.is_dir() for inner in visible(entry)]
+        found = sorted(name + entry.path[start:] for entry in entries if is_image(entry))
+        return found, [entry.name for entry in entries if not is_image(entry) and not entry.is_dir()]
 
     with ThreadPoolExecutor(SCANS) as pool:
         found, others = zip(*pool.map(scan, names), strict=True)

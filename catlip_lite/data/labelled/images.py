@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -58,27 +58,51 @@ class Boxes:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledImages:
-    """N images with their labels, not yet read.
+class ImageSet:
+    """N images and what is known of them, not yet read.
 
-    files: len(), name(i), read(i) -> encoded bytes. classes: C distinct names, in a known benchmark's official order, else
-    sorted. indices: int64 [M], the class indices of all images, end to end. counts: int64 [N], how many each image has: 1,
-    unless multi_label, where 0 is possible. groups: str [N] (dtype object, so that one long text does not widen all), where
-    each image comes from (e.g. its artist; "" if unknown).
-    fingerprint: 16 hex digits, of names, sizes, times of change and labels. boxes: of a detection data set.
+    files: len(), name(i), read(i) -> encoded bytes. classes: C distinct names. fingerprint: 16 hex digits, of names, sizes,
+    times of change and what is known.
     """
 
     files: ImagePointers
     classes: list[str]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def take(self, rows: np.ndarray | Sequence[int]) -> Self:
+        """Some of the images, in the order of rows (indices or a mask); the classes stay."""
+        rows = np.asarray(rows)
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+        return replace(self, files=self.files.take(rows), fingerprint=digest([self.fingerprint, rows]), **self.known_of(rows))
+
+    def sample(self, most: int | None) -> Self:
+        """At most so many of the images, drawn at random with a fixed seed; None: all."""
+        if most is None or most >= len(self):
+            return self
+        return self.take(np.sort(np.random.default_rng(0).permutation(len(self))[:most]))
+
+    def known_of(self, rows: np.ndarray) -> dict:
+        """What is known of some of the images, int64 [n], by field."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages(ImageSet):
+    """N images with their labels; classes in a known benchmark's official order, else sorted.
+
+    indices: int64 [M], the class indices of all images, end to end. counts: int64 [N], how many each image has: 1, unless
+    multi_label, where 0 is possible. groups: str [N] (dtype object, so that one long text does not widen all), where each image
+    comes from (e.g. its artist; "" if unknown). boxes: of a detection data set.
+    """
+
     indices: np.ndarray
     counts: np.ndarray
     groups: np.ndarray
-    fingerprint: str
     multi_label: bool = False
     boxes: Boxes | None = None
-
-    def __len__(self) -> int:
-        return len(self.counts)
 
     @property
     def labels(self) -> np.ndarray:
@@ -94,31 +118,17 @@ class LabelledImages:
                 "an image is expected: give other data, or use notebook 10"
             )
 
-    def take(self, rows: np.ndarray | Sequence[int]) -> LabelledImages:
-        """Some of the images, in the order of rows (indices or a mask); the classes stay."""
-        rows = np.asarray(rows)
-        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-        return replace(
-            self,
-            files=self.files.take(rows),
-            indices=self.indices[take_rows(np.cumsum(self.counts), rows)[0]],
-            counts=self.counts[rows],
-            groups=self.groups[rows],
-            fingerprint=digest([self.fingerprint, rows]),
-            boxes=None if self.boxes is None else self.boxes.take(rows, len(self)),
-        )
-
-    def sample(self, most: int | None) -> LabelledImages:
-        """At most so many of the images, drawn at random with a fixed seed; None: all."""
-        if most is None or most >= len(self):
-            return self
-        return self.take(np.sort(np.random.default_rng(0).permutation(len(self))[:most]))
+    def known_of(self, rows: np.ndarray) -> dict:
+        """`indices`, `counts`, `groups` and `boxes`."""
+        indices = self.indices[take_rows(np.cumsum(self.counts), rows)[0]]
+        boxes = None if self.boxes is None else self.boxes.take(rows, len(self))
+        return {"indices": indices, "counts": self.counts[rows], "groups": self.groups[rows], "boxes": boxes}
 
     def of_classes(self, names: Sequence[str]) -> LabelledImages:
         """The images of these classes, which become the classes in this order; of a multi-label set all images, with the labels
         among these. Raises ValueError for names that are no class here."""
-        place = {name: i for i, name in enumerate(names)}
-        lacking = [name for name in names if name not in set(self.classes)]
+        place, known = {name: i for i, name in enumerate(names)}, set(self.classes)
+        lacking = [name for name in names if name not in known]
         if lacking or len(place) < len(names):
             told = f"no classes of these images: {listed(lacking)}" if lacking else "a class is named twice"
             raise ValueError(f"{told}; they have {len(self.classes)}, such as {listed(self.classes)}")
@@ -161,7 +171,7 @@ def labelled_images(
     counts = np.asarray(counts if multi_label else np.ones(len(files)), dtype=np.int64)
     groups = np.array([""] * len(files) if groups is None else [sys.intern(group) for group in groups], dtype=object)
     fingerprint = digest(["\n".join([*classes, "", *groups]), indices, counts, *stamps])
-    return LabelledImages(files, list(classes), indices, counts, groups, fingerprint, multi_label, boxes)
+    return LabelledImages(files, list(classes), fingerprint, indices, counts, groups, multi_label, boxes)
 
 
 def joined(parts: Sequence[LabelledImages], names: Sequence[str]) -> LabelledImages:

@@ -6,7 +6,6 @@ reads, at its first read.
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 from collections import OrderedDict
@@ -20,6 +19,7 @@ import pyarrow as pa
 from fsspec.core import url_to_fs
 
 from ..addresses import STAMPS, TABLES, TRIES, find_files, patiently
+from ..shards import OpenTar
 from ..tables import image_bytes, open_table
 
 OPEN_TARS = 64  # a process keeps so many open
@@ -119,7 +119,7 @@ class ImagePointers:
         stamp, column = self.holders[self.file[i].item()]
         if column:
             cell = self._kept.column(path, stamp, first, column)[second].as_py()
-            return image_bytes(cell, str(Path(path).parent), self.name(i))
+            return image_bytes(cell, path.rpartition("/")[0], self.name(i))
         if "://" in path:
             _check_once(path, stamp)
             filesystem, place = url_to_fs(path)
@@ -169,15 +169,9 @@ def whereabouts(paths: Sequence[str | Path]) -> bytes:
 # ---------------------------------------------------------------- files that many images share
 
 
-class _OpenTar(io.FileIO):
-    """Closed, without a warning, once nobody reads from it and it is not among the last used."""
-
-    __del__ = io.FileIO.close
-
-
 @lru_cache(maxsize=OPEN_TARS)
-def _open_tar(path: str, stamp: Stamp) -> _OpenTar:
-    tar = _OpenTar(path)  # pread has no position to share: threads, and processes after a fork, may use one descriptor
+def _open_tar(path: str, stamp: Stamp) -> OpenTar:
+    tar = OpenTar(path)  # pread has no position to share: threads, and processes after a fork, may use one descriptor
     _check(path, stamp, tar.fileno())
     return tar
 

@@ -50,7 +50,7 @@ def shard_images(wanted: Wanted) -> LabelledImages:
         {name: [value for facts in found for value in facts["values"][name]] for name in fields},
         wanted,
         there=f"in their .json, which has {', '.join(there) or 'nothing'}",
-        names_of_numbers=class_list(Path(paths[0]).parent),
+        names_of_numbers=class_list(shards[0].address.rpartition("/")[0]),
         stamps=of_files,
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from fsspec.core import url_to_fs
 
 from ...labels.ragged import ends_of_kept, first_in_row, lengths_of
 from .images import LabelledImages, counted, labelled_images, ordered_classes
@@ -167,15 +168,18 @@ def _number(label: Any) -> int | None:
     return int(label) if is_whole else None
 
 
-def class_list(folder: Path) -> list[str] | None:
-    """The names of numbered classes, a line each, in the classes.txt or classnames.txt that lies in a folder; None without.
+def class_list(folder: str | Path) -> list[str] | None:
+    """The names of numbered classes, a line each, in the classes.txt or classnames.txt that lies in a folder, here or in a
+    store; None without.
 
     Raises ValueError for a blank line, which would shift the numbers; blank ones at the end do not count.
     """
-    path = next((folder / name for name in CLASS_LISTS if (folder / name).is_file()), None)
-    if path is None:
+    filesystem, place = url_to_fs(str(folder))
+    name = next((name for name in CLASS_LISTS if filesystem.isfile(f"{place}/{name}")), None)
+    if name is None:
         return None
-    lines = [line.strip() for line in read_text(path).rstrip().splitlines()]
+    path = f"{folder}/{name}"
+    lines = [line.strip() for line in _decoded(filesystem.cat_file(f"{place}/{name}"), path).rstrip().splitlines()]
     if "" in lines:
         raise ValueError(f"{path}: line {lines.index('') + 1} is blank, but numbers count the lines: name that class")
     return lines
@@ -183,7 +187,11 @@ def class_list(folder: Path) -> list[str] | None:
 
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, with or without a byte order mark. Raises ValueError, naming it, for other encodings."""
+    return _decoded(path.read_bytes(), path)
+
+
+def _decoded(content: bytes, path: str | Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not in UTF-8 ({error.reason} at byte {error.start:,}): save it in UTF-8") from error

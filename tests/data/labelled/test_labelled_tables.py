@@ -67,7 +67,10 @@ def test_paths_in_a_parquet_file_count_from_its_folder(tmp_path, pictures):
     for i in range(2):
         write(tmp_path / "pictures" / f"{i}.png", pictures[i])
     table = pa.table({"image_path": ["pictures/1.png", "pictures/0.png"], "label": ["a", "b"]})
-    assert contents(load_labelled(write_parquet(tmp_path / "0.parquet", table))) == [pictures[1], pictures[0]]
+    write_parquet(tmp_path / "0.parquet", table)
+    fsspec.filesystem("memory").put(str(tmp_path), "/paths", recursive=True)
+    for address in (tmp_path / "0.parquet", "memory://paths/0.parquet"):
+        assert contents(load_labelled(address)) == [pictures[1], pictures[0]]
 
 
 def test_lists_of_numbered_labels_make_a_multi_label_set(tmp_path, structs):

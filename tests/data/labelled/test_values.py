@@ -1,5 +1,6 @@
 """Labels as files hold them: numbers of a class list, floats, missing ones, lists, structs; selection by values."""
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,9 +18,12 @@ ZOO = "zebra\nant\nbee\n"
 
 
 def test_whole_floats_and_digits_count_the_lines_of_the_class_list(labelled_shard):
-    images = load_labelled(labelled_shard([2.0, 2, "0"], ZOO))
-    assert (images.classes, images.indices.tolist()) == (["zebra", "ant", "bee"], [2, 2, 0])
-    assert images.present() == ["zebra", "bee"]
+    folder = labelled_shard([2.0, 2, "0"], ZOO)
+    fsspec.filesystem("memory").put(str(folder), "/listed", recursive=True)
+    for address in (folder, "memory://listed"):
+        images = load_labelled(address)
+        assert (images.classes, images.indices.tolist()) == (["zebra", "ant", "bee"], [2, 2, 0])
+        assert images.present() == ["zebra", "bee"]
 
 
 def test_a_number_beyond_the_class_list_is_refused(labelled_shard):
