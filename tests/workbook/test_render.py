@@ -99,6 +99,13 @@ def test_shares_whose_values_stay_are_not_written_again(workbook):
     assert [name for name in sorted(before) if before[name] != after[name]] == ["02_second.yaml"]
 
 
+def test_what_papermill_wrote_beside_the_chapters_changes_nothing(workbook):
+    (workbook / "notebooks/out.ipynb").write_text("half a notebook")
+    assert main(["--choose", "--run", "trial", "--params", "params/trial.yaml"]) == 0
+    assert sorted(path.stem for path in (workbook / "outputs/trial/params").iterdir()) == ["01_first", "02_second"]
+    assert re.findall(r'<li class="card waiting"><div class="number">(\d+)', front_page("trial", {})) == ["01", "02"]
+
+
 def test_captions_that_nobody_named_are_the_shards_own(workbook):
     (workbook / "notebooks/01_first.ipynb").unlink()
     write_notebook(workbook / "notebooks/01_first.ipynb", "First", parameters="captions = 'demo/pretrain'\nshards = None")
