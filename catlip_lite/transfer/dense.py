@@ -107,8 +107,7 @@ def _train(
     if detection and options.compile is None:  # proposals are as many as there are: no graph of fixed shapes
         options = replace(options, compile=False)
     tell: dict[str, Any] = {"on_log": TrainingReporter(recipe.max_steps, recipe.task)} if is_main() else {}
-    mean, std = model.config.get("mean"), model.config.get("std")
-    colours = None if mean is None or std is None else (mean, std)
+    colours = (model.config["mean"], model.config["std"]) if model.config.get("mean") else None
     network, loss = dense_networks(model, len(images.classes), recipe)
     state = train(network, loss, corpus, recipe, folder, options, normalise=colours, **tell)
     if is_main():

@@ -73,8 +73,7 @@ def finetune(
     tell: dict[str, Any] = {"on_log": TrainingReporter(recipe.max_steps, "finetune")} if is_main() and not quiet else {}
     network = classifier_network(model, head, recipe.image_size, drop_path=recipe.drop_path)
     loss = create_loss(recipe.loss, label_smoothing=recipe.label_smoothing)
-    mean, std = model.config.get("mean"), model.config.get("std")
-    colours = None if mean is None or std is None else (mean, std)
+    colours = (model.config["mean"], model.config["std"]) if model.config.get("mean") else None
     state = train(network, loss, corpus, recipe, folder, options, normalise=colours, **tell)
     if folder is not None and is_main():
         facts = {"recipe": recipe.as_dict(), "images": len(images), "data": images.fingerprint}
