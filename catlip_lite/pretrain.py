@@ -33,7 +33,7 @@ from .labels import CaptionLabeler, Vocabulary, count_synsets
 from .models import PretrainedModel, load, save_pretrained
 from .models.clip import ClipModel
 from .models.precision import choose_device
-from .progress import TrainingReporter, progress
+from .progress import TrainingReporter, duration, progress
 from .training import parallel
 from .training.loop import LOG, RunOptions, train
 from .training.memory import Fit, fit_to_device
@@ -54,8 +54,7 @@ class PretrainJob:
 
     folder: outputs/<run>, seen by all processes. vocabulary: a vocabulary.parquet; None where no synsets are learnt.
     micro_batch: the recipe's; None: up to that, what the devices take, see `fit_to_device`. workers: processes that train, one
-    a GPU; 1 is this process. restarts: how often Ray Train may start them again after a failure. The rest: see `Corpus`; lanes
-    None: as many as processes decode, where there are shards enough.
+    a GPU; 1 is this process. The rest: see `Corpus`; lanes None: as many as processes decode, where there are shards enough.
     """
 
     folder: str
@@ -65,7 +64,6 @@ class PretrainJob:
     options: RunOptions = RunOptions()  # noqa: RUF009 (frozen)
     micro_batch: int | None = None
     workers: int = 1
-    restarts: int = 3
     loader_workers: int = 2
     cache_gb: float = 2.0
     lanes: int | None = None
@@ -179,9 +177,7 @@ def claim_folder(job: PretrainJob, table: ShardTable) -> Iterator[bool]:
     columns = columns_of(job.caption_column)
     identity["caption_column"] = None if columns == (CAPTION,) else columns  # None: so are runs from before there was a choice
     with claim_for_all(folder, identity) as finished:
-        if parallel.is_main() and finished:
-            print(f"{folder} holds this very run, finished: nothing to train", flush=True)
-        elif parallel.is_main():
+        if parallel.is_main() and not finished:
             check_disk(job, len(vocabulary or ()))
         yield finished
 
@@ -235,44 +231,25 @@ def outlook(
         how_long = f"this takes about {duration(seconds)} here, {rate}: {shorter}"
     between = min(n for n in (options.checkpoint_every, options.also_every, left) if n)
     under_way = "the step under way, " if between == 1 else "at most "
-    lost = f": it loses {under_way}{duration(between * step)}" if between * step >= 60 else ""
+    lost = f": it loses {under_way}{duration(60 * round(between * step / 60))}" if between * step >= 60 else ""
     return [what, memory, f"{how_long}; it can be killed at any time, and goes on when run again{lost}"], options
 
 
-def duration(seconds: float) -> str:
-    """Roughly: "40 days", "5.2 hours", "12 minutes"."""
-    for unit, size in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.0f} {unit}" if seconds >= 10 * size else f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
-
-
 def check_disk(job: PretrainJob, num_classes: int) -> None:
-    """Whether the checkpoints that a run keeps fit where they go, with the trained model.
-
-    Raises OSError if not even those that are there at the same time do; tells if those of every `keep_every` steps will not.
-    """
-    folder, options, steps = job.pretrain_folder, job.options, job.recipe.max_steps
+    """Raises OSError where the checkpoints of a run that are there at the same time do not fit, with the trained model."""
+    folder, options = job.pretrain_folder, job.options
     model, checkpoint, _ = storage(*towers_on_paper(job.recipe, num_classes))
-    every = options.checkpoint_every or steps
-    saves = math.ceil(steps / every)
+    saves = math.ceil(job.recipe.max_steps / (options.checkpoint_every or job.recipe.max_steps))
     last = min(options.keep_last, saves)
     at_once = max(min(last + 1, saves) * checkpoint, last * checkpoint + model)  # one is written before one goes
-    forever = steps // math.lcm(every, options.keep_every) if options.keep_every else 0
     there = sum(file.stat().st_size for file in folder.glob("checkpoints/step_*/*"))
     free = shutil.disk_usage(folder).free + there
-    told = f"{folder}: a checkpoint takes {shown(checkpoint, 'B')}"
     if at_once > free:
         raise OSError(
-            f"{told}, keep_last={options.keep_last} of them, another while it is written and the model {shown(at_once, 'B')}; "
-            f"{shown(free, 'B')} are free on this disk: make room, lower keep_last, or link outputs/ to a larger disk"
+            f"{folder}: a checkpoint takes {shown(checkpoint, 'B')}, keep_last={options.keep_last} of them, another while it "
+            f"is written and the model {shown(at_once, 'B')}; {shown(free, 'B')} are free on this disk: make room, lower "
+            "keep_last, or link outputs/ to a larger disk"
         )
-    later = at_once + forever * checkpoint
-    if later > free:
-        told += (
-            f"; with the {forever:,} that keep_every={options.keep_every} keeps {shown(later, 'B')}, of {shown(free, 'B')} free"
-        )
-        print(f"{told}: make room in time, or raise keep_every", flush=True)
 
 
 # --- one process's part -------------------------------------------------------------------------------------------------------
@@ -358,13 +335,14 @@ def _fitted(job: PretrainJob, corpus: Corpus, network: torch.nn.Module, loss: Ca
 
 # --- under Ray Train, from the notebook ---------------------------------------------------------------------------------------
 
+RESTARTS = 3  # of workers that died
 LOST = "loss_not_finite.txt"  # how the workers tell that starting them again would not help
 
 
 def pretrain_under_ray(job: PretrainJob) -> None:
     """Train with `job.workers` processes, on a Ray cluster if one is connected, else on this machine; a GPU each if there are.
 
-    Their warnings go to `worker<rank>.log`. Workers that die are started again, up to `job.restarts` times, and go on from the
+    Their warnings go to `worker<rank>.log`. Workers that die are started again, up to RESTARTS times, and go on from the
     last checkpoint. `job.folder` must be seen by all machines. Raises ImportError if Ray Train is not installed, ValueError if
     there are too few GPUs or cores, FloatingPointError if the loss is lost (to start again would lose it again), RuntimeError
     if training fails for good.
@@ -391,7 +369,7 @@ def pretrain_under_ray(job: PretrainJob) -> None:
             raise ValueError(f"{told}: set workers to {count} or connect a cluster")
         for left_over in (LOST, OUTLOOK):
             (folder / left_over).unlink(missing_ok=True)
-        failures = FailureConfig(max_failures=job.restarts)
+        failures = FailureConfig(max_failures=RESTARTS)
         trainer = TorchTrainer(
             lambda: _train_worker(job, on_gpu),
             scaling_config=ScalingConfig(num_workers=job.workers, use_gpu=on_gpu),

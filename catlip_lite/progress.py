@@ -15,6 +15,15 @@ def is_interactive() -> bool:
     return "JPY_SESSION_NAME" in os.environ
 
 
+def duration(seconds: float) -> str:
+    """A time as people say it: 8 s, 1 min 20 s, 2 h 5 min, 3.4 days, 40 days."""
+    if seconds >= 2 * 86_400:
+        return f"{seconds / 86_400:,.{int(seconds < 864_000)}f} days"
+    minutes, left = divmod(max(1, round(seconds)), 60)
+    parts = [(minutes // 60, "h"), (minutes % 60, "min")] if minutes >= 60 else [(minutes, "min"), (left, "s")]
+    return " ".join(f"{count} {unit}" for count, unit in parts if count)
+
+
 def progress(items: Iterable, title: str, total: int | None = None, unit: str = "it") -> Iterator:
     """The items, one by one, reporting how many are done. `title`: what is being done, in a word or two."""
     total = len(items) if total is None and isinstance(items, Sized) else total

@@ -22,6 +22,7 @@ from catlip_lite.artefacts import read_table
 from catlip_lite.data.demo.composites import write_composites
 from catlip_lite.data.demo.scenes import write_scenes
 from catlip_lite.data.shards import Sample, write_shards
+from catlip_lite.workbook.parameters import notebook_paths
 
 ROOT = Path(__file__).resolve().parents[1]
 COLOURS = {"apple": (200, 30, 30), "dog": (120, 80, 40), "cat": (90, 90, 90), "banana": (240, 220, 60)}
@@ -175,7 +176,7 @@ def test_a_list_may_be_empty(execute, chapter, name, value):
 
 
 def test_every_list_of_every_chapter_is_among_these():
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
+    for path in notebook_paths(ROOT / "notebooks"):
         (cell,) = [cell for cell in cells_of(path.stem) if "parameters" in cell.metadata.get("tags", [])]
         assert set(re.findall(r"^(\w+): list = ", cell.source, re.MULTILINE)) == set(TOLD.get(path.stem, {}))
 

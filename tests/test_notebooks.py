@@ -9,10 +9,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from catlip_lite.workbook.parameters import parameters_by_notebook
+from catlip_lite.workbook.parameters import notebook_paths, parameters_by_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = notebook_paths(ROOT / "notebooks")
 each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 
 

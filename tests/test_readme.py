@@ -15,7 +15,7 @@ import pytest
 import yaml
 from torch.distributed.run import get_args_parser
 
-from catlip_lite.workbook.parameters import declared_values
+from catlip_lite.workbook.parameters import declared_values, notebook_paths
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -132,8 +132,7 @@ def test_a_plan(project):
 
 def test_the_parameters_that_people_are_told_to_set_exist():
     named = re.findall(r"`(\w+)`", README[README.index("What\npeople set most") : README.index("The rest are keywords")])
-    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    parameters = {name for notebook in notebooks for name in declared_values(notebook)}
+    parameters = {name for notebook in notebook_paths(ROOT / "notebooks") for name in declared_values(notebook)}
     (own,) = [block for kind, block in BLOCKS if kind == "yaml"]
     assert len(named) > 20
     assert {*named, *yaml.safe_load(own)} - parameters - {"de", "es", "fr"} == set()

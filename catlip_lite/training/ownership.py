@@ -30,9 +30,12 @@ PATIENCE = 10.0  # seconds; the workers of a run that was killed notice, and end
 
 @contextmanager
 def claim_for_all(folder: Path, identity: dict) -> Iterator[bool]:
-    """`claim`, by the first of the processes that train; gives all of them what it gives."""
+    """`claim`, by the first of the processes that train; gives all of them what it gives, and tells of a finished run."""
     with ExitStack() as held:
-        yield told_by_main(held.enter_context(claim(folder, identity)) if is_main() else None)
+        finished = told_by_main(held.enter_context(claim(folder, identity)) if is_main() else None)
+        if finished and is_main():
+            print(f"{folder} holds this very run, finished: nothing to train", flush=True)
+        yield finished
 
 
 @contextmanager

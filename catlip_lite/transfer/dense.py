@@ -52,10 +52,8 @@ def pixel_loss(logits: torch.Tensor, indices: torch.Tensor, rows: torch.Tensor, 
 def dense_networks(model: ImageModel, num_classes: int, recipe: DenseRecipe) -> tuple[nn.Module, Callable]:
     """What the loop trains, on a copy of a pre-trained model's backbone: the network, and the loss, a detector's heads in it.
 
-    Heads are drawn by the recipe's seed. Raises ValueError for a recipe of another model.
+    Heads are drawn by the recipe's seed.
     """
-    if recipe.model != model.config["model"]:
-        raise ValueError(f"the recipe is for {recipe.model}, the model is {model.config['model']}: make a recipe for it")
     how: dict[str, Any] = {"channels": recipe.channels, "windows": recipe.windows, "drop_path": recipe.drop_path}
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -69,55 +67,53 @@ def dense_networks(model: ImageModel, num_classes: int, recipe: DenseRecipe) -> 
     return network, loss
 
 
-def train_dense(
-    model: ImageModel,
-    images: DenseImages,
-    recipe: DenseRecipe,
-    options: RunOptions,
-    folder: Path | None = None,
-    *,
-    loader_workers: int = 2,
-    on_log: Callable[[dict], None] = lambda entry: None,
-    quiet: bool = False,
-) -> DenseModel:
-    """Train a segmenter on segmented images, a detector on images with objects: the model of the averaged (EMA) weights, also
-    kept in `folder`.
+def train_dense_in(
+    folder: Path, model: ImageModel, images: DenseImages, recipe: DenseRecipe, options: RunOptions, *, loader_workers: int = 2
+) -> tuple[DenseModel, pd.DataFrame]:
+    """Train a segmenter on segmented images, a detector on images with objects: the model of the averaged (EMA) weights, as it
+    is kept in a folder, and the log. Continued if it was stopped, only loaded if it is finished.
 
-    model: pre-trained, left as it is. folder None: nothing is written, no checkpoint either. Every process of a group calls it
-    alike. on_log: gets each line of the log. quiet: no lines on the way.
-    Raises ValueError for a recipe of another task or model.
+    model: pre-trained, left as it is. Every process of a group calls it alike. A folder that holds another run is kept under a
+    new name. Raises ValueError for a recipe of another task or model.
     """
     detection = isinstance(images, DetectedImages)
     if (recipe.task == "detection") != detection:
         raise ValueError(f"the recipe is of {recipe.task}, the images are {type(images).__name__}: make a recipe for them")
+    if recipe.model != model.config["model"]:
+        raise ValueError(f"the recipe is for {recipe.model}, the model is {model.config['model']}: make a recipe for it")
+    identity = {
+        "recipe": recipe.identity(),
+        "corpus": images.fingerprint,
+        "classes": images.classes,
+        "model": model_fingerprint(model),
+    }
+    with claim_for_all(folder, identity) as finished:
+        if not finished:
+            with full_disk_told(folder, shown(storage(model.network).checkpoint, "B")):
+                _train(folder, model, images, recipe, options, loader_workers)
+    load = load_detector if detection else load_segmenter
+    return load(folder, options.device, options.precision), pd.read_json(folder / "log.jsonl", lines=True)
+
+
+def _train(
+    folder: Path, model: ImageModel, images: DenseImages, recipe: DenseRecipe, options: RunOptions, loader_workers: int
+) -> None:
+    """One process's part of a training; the first one writes the model."""
+    detection = isinstance(images, DetectedImages)
     views = DetectionViews(recipe.views) if detection else SegmentationViews()
     how: dict[str, Any] = {"augmentation": AUGMENTATIONS[recipe.augmentation], "seed": recipe.seed, "workers": loader_workers}
     corpus = DenseCorpus(images, recipe.image_size, views, **how)
     options = replace(options, log_every=min(options.log_every, max(1, recipe.max_steps // 20)))
-    if folder is None:
-        options = replace(options, checkpoint_every=None)
     if detection and options.compile is None:  # proposals are as many as there are: no graph of fixed shapes
         options = replace(options, compile=False)
-    report = TrainingReporter(recipe.max_steps, recipe.task) if is_main() and not quiet else lambda entry: None
-
-    def tell(entry: dict) -> None:
-        report(entry)
-        on_log(entry)
-
+    tell: dict[str, Any] = {"on_log": TrainingReporter(recipe.max_steps, recipe.task)} if is_main() else {}
+    colours = (model.config["mean"], model.config["std"]) if model.config.get("mean") else None
     network, loss = dense_networks(model, len(images.classes), recipe)
-    mean, std = model.config.get("mean"), model.config.get("std")
-    colours = None if mean is None or std is None else (mean, std)
-    state = train(network, loss, corpus, recipe, folder, options, normalise=colours, on_log=tell)
-    config = dense_config_of(model.config, images.classes, recipe)
-    if folder is not None and is_main():
-        save = save_detector if detection else save_segmenter
+    state = train(network, loss, corpus, recipe, folder, options, normalise=colours, **tell)
+    if is_main():
+        config, save = dense_config_of(model.config, images.classes, recipe), save_detector if detection else save_segmenter
         save(folder, state, config, recipe=recipe.as_dict(), images=len(images), data=images.fingerprint)
     wait_for_all()
-    parts = [part for part in dense_networks(model, len(images.classes), recipe) if isinstance(part, nn.Module)]
-    for part in parts:  # new ones: FSDP has spread those that were trained
-        part.load_state_dict({name: state[name] for name in part.state_dict()})
-    kind: Callable[..., DenseModel] = DetectionModel if detection else SegmentationModel
-    return kind(*parts, config, options.device, options.precision)
 
 
 def dense_config_of(backbone: Mapping, classes: list[str], recipe: DenseRecipe) -> dict:
@@ -126,25 +122,3 @@ def dense_config_of(backbone: Mapping, classes: list[str], recipe: DenseRecipe) 
     if recipe.task == "detection":
         return detector_config(backbone, classes, **alike, protocol="squash" if recipe.views == "squash" else "keep")
     return segmenter_config(backbone, classes, **alike, head=recipe.head, output_stride=recipe.output_stride)
-
-
-def train_dense_in(
-    folder: Path, model: ImageModel, images: DenseImages, recipe: DenseRecipe, options: RunOptions, **given: Any
-) -> tuple[DenseModel, pd.DataFrame]:
-    """`train_dense` with its outcome in a folder, and its log; a folder that holds another run is kept under a new name."""
-    identity = {
-        "recipe": recipe.identity(),
-        "corpus": images.fingerprint,
-        "classes": images.classes,
-        "model": model_fingerprint(model),
-    }
-    with claim_for_all(folder, identity) as finished:
-        if finished:
-            if is_main():
-                print(f"{folder} holds this very run, finished: nothing to train", flush=True)
-            load = load_detector if recipe.task == "detection" else load_segmenter
-            found = load(folder, options.device, options.precision)
-        else:
-            with full_disk_told(folder, shown(storage(model.network).checkpoint, "B")):
-                found = train_dense(model, images, recipe, options, folder, **given)
-    return found, pd.read_json(folder / "log.jsonl", lines=True)

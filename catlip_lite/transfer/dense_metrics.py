@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import partial
 
@@ -17,6 +17,7 @@ from ..labels.label_sets import listed
 from ..models.detector import DetectionModel
 from ..models.segmenter import PROTOCOLS, SegmentationModel
 from ..models.vit import refuse_unknown
+from ..progress import progress
 
 try:
     from faster_coco_eval import COCO, COCOeval_faster
@@ -33,11 +34,10 @@ KINDS = {"bbox": ("box", "segmentation"), "segm": ("mask", "bbox")}  # name, and
 FIGURES = (
     "AP", "AP50", "AP75", "AP small", "AP medium", "AP large", "AR1", "AR10", "AR100", "AR small", "AR medium", "AR large",
 )  # fmt: skip
-Progress = Callable[[Sequence], Iterable]
 
 
 def segmentation_scores(
-    model: SegmentationModel, images: SegmentedImages, protocol: str = "squash", progress: Progress = lambda rows: rows
+    model: SegmentationModel, images: SegmentedImages, protocol: str = "squash"
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """mIoU and pixel accuracy over all images' pixels at once, in their own sizes; a table of `class`, `IoU` and `accuracy`.
 
@@ -61,23 +61,21 @@ def segmentation_scores(
 
     refuse_unknown("protocol", protocol, PROTOCOLS)
     _refuse_other_classes(model, images)
-    for found, truth in _of_readable(images, answer, progress):
+    for found, truth in _of_readable(images, answer):
         figures.update(torch.from_numpy(found).flatten(), torch.from_numpy(truth.astype(np.int64)).flatten())
     told = {name: value.numpy() for name, value in figures.compute().items()}
     table = pd.DataFrame({"class": images.classes, "IoU": told["IoU"], "accuracy": told["accuracy"]})
     return {name: float(told[name]) for name in ("mIoU", "pixel accuracy")}, table
 
 
-def detection_scores(
-    model: DetectionModel, images: DetectedImages, progress: Progress = lambda rows: rows
-) -> tuple[dict[str, float], pd.DataFrame]:
+def detection_scores(model: DetectionModel, images: DetectedImages) -> tuple[dict[str, float], pd.DataFrame]:
     """COCO's figures of boxes and of masks, "box AP" to "mask AR large", and a table of `class`, `box AP` and `mask AP`.
 
     The truth is that of `DetectedImages.as_coco`: boxes within their images, no object without a pixel. Images that cannot be
     read count as images in which nothing was found, and are told. Raises ValueError if none can, or for other classes.
     """
     _refuse_other_classes(model, images)
-    found = list(_of_readable(images, partial(_answers, model, images), progress))
+    found = list(_of_readable(images, partial(_answers, model, images)))
     return coco_scores(images.as_coco(), [one for answers in found for one in answers])
 
 
@@ -121,10 +119,10 @@ def _answers(model: DetectionModel, images: DetectedImages, i: int) -> list[dict
     ]
 
 
-def _of_readable(images: SegmentedImages | DetectedImages, answer: Callable[[int], object], progress: Progress) -> Iterator:
-    """The answer to each image that can be read."""
+def _of_readable(images: SegmentedImages | DetectedImages, answer: Callable[[int], object]) -> Iterator:
+    """The answer to each image that can be read, telling how many are done."""
     failures = []
-    for i in progress(range(len(images))):
+    for i in progress(range(len(images)), "images scored", unit="images"):
         try:
             yield answer(i)
         except (OSError, ValueError) as error:

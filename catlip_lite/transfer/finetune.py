@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,14 +37,13 @@ def finetune(
     *,
     loader_workers: int = 2,
     cache_gb: float = 2.0,
-    on_log: Callable[[dict], None] = lambda entry: None,
     quiet: bool = False,
 ) -> Classifier:
     """Train backbone and head on labelled images: the classifier of the averaged (EMA) weights, also kept in `folder`.
 
     model: left as it is. head: the start, a row for each of `images.classes`, in that order. folder None: nothing is written,
-    no checkpoint either. Every process of a group calls it alike. on_log: gets each line of the log. quiet: no lines on the
-    way. loader_workers, cache_gb: see `LabelledCorpus`.
+    no checkpoint either. Every process of a group calls it alike. quiet: no lines on the way. loader_workers, cache_gb: see
+    `LabelledCorpus`.
     Raises ValueError for a head with another number of classes, or a recipe that suits neither model nor images.
     """
     if recipe.model != model.config["model"]:
@@ -71,17 +69,11 @@ def finetune(
     options = replace(options, log_every=min(options.log_every, max(1, recipe.max_steps // 20)))
     if folder is None:
         options = replace(options, checkpoint_every=None)
-    report = TrainingReporter(recipe.max_steps, "finetune") if is_main() and not quiet else lambda entry: None
-
-    def tell(entry: dict) -> None:
-        report(entry)
-        on_log(entry)
-
+    tell: dict[str, Any] = {"on_log": TrainingReporter(recipe.max_steps, "finetune")} if is_main() and not quiet else {}
     network = classifier_network(model, head, recipe.image_size, drop_path=recipe.drop_path)
     loss = create_loss(recipe.loss, label_smoothing=recipe.label_smoothing)
-    mean, std = model.config.get("mean"), model.config.get("std")
-    colours = None if mean is None or std is None else (mean, std)
-    state = train(network, loss, corpus, recipe, folder, options, normalise=colours, on_log=tell)
+    colours = (model.config["mean"], model.config["std"]) if model.config.get("mean") else None
+    state = train(network, loss, corpus, recipe, folder, options, normalise=colours, **tell)
     if folder is not None and is_main():
         facts = {"recipe": recipe.as_dict(), "images": len(images), "data": images.fingerprint}
         save_classifier(folder, state, images.classes, model.config, image_size=recipe.image_size, **facts)
@@ -114,8 +106,6 @@ def finetune_in(
     }
     with claim_for_all(folder, identity) as finished:
         if finished:
-            if is_main():
-                print(f"{folder} holds this very run, finished: nothing to train", flush=True)
             classifier = load_classifier(folder, options.device, options.precision)
         else:
             with full_disk_told(folder, shown(storage(model.network).checkpoint, "B")):

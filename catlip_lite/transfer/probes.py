@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -25,11 +25,11 @@ from .metrics import top_k
 RIDGE_PENALTIES = tuple(10.0**p for p in range(2, -6, -1))
 LOGISTIC_PENALTIES = tuple(10.0 ** (p / 2) for p in range(4, -9, -1))  # each over C, as the curvature of the loss is
 LEAST_ON_PATH = 20_000  # images
+PATH_TOLERANCE = 3e-3
 CHUNK_ELEMENTS = {"cpu": 4_000_000, "cuda": 128_000_000}  # of logits that are in memory at a time
 LEARNING_RATES = (3e-5, 3e-4, 3e-3, 3e-2)  # the paper's, and what few images need
 AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 26}  # weights of heads that are trained together: on CPUs, what a cache holds
 VOTE_TEMPERATURE = 0.05  # a neighbour whose cosine is 0.05 higher counts 2.7 times as much
-QUERIES_AT_ONCE = 4096
 SIMILARITIES_AT_ONCE = {"cpu": 16_000_000, "cuda": 512_000_000}
 
 
@@ -52,13 +52,12 @@ class Fit:
     """A solved probe. head: fitted to training and validation images; validated: to training images alone, for temperatures.
 
     penalty: lambda in `mean loss + lambda / 2 |W|^2` (logistic: over the number of classes), W the weights of standardised
-    features; top1: what each penalty reached on validation.
+    features.
     """
 
     head: Head
     validated: Head
     penalty: float
-    top1: dict[float, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def ridge_probe(
     validated = _without_absent(basis.head(*_ridge_weights(basis, sums, counts, best)), counts)
     basis = basis_of([train, validation], device)
     head = basis.head(*_ridge_weights(basis, *_class_sums([train, validation], basis, classes), best))
-    return Fit(head, validated, best, {penalty: top1 for penalty, (top1, _) in found.items()})
+    return Fit(head, validated, best)
 
 
 def _ridge_weights(basis: Basis, sums: torch.Tensor, counts: torch.Tensor, penalty: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -165,22 +164,20 @@ def logistic_probe(
     device: str | torch.device = "cpu",
     *,
     tolerance: float = 1e-3,
-    path_tolerance: float = 3e-3,
-    most_on_path: int | None = None,
 ) -> Fit:
     """Multinomial logistic regression: from the strongest penalty to the weakest, each fit starting where the last ended.
 
-    The path is walked on `most_on_path` training images, drawn with a fixed seed (None: a quarter of them, 20,000 at least;
-    a penalty of n images is n / N of it for N, as scikit-learn's C has it), and left when two penalties in a row validate
-    worse than the best. penalties: in units of 1 / classes. tolerance: a fit ends when its gradient is so small a share of
-    that at zero weights. Raises ValueError as `ridge_probe` does.
+    The path is walked on a quarter of the training images, 20,000 at least, drawn with a fixed seed (a penalty of n images is
+    n / N of it for N, as scikit-learn's C has it), and left when two penalties in a row validate worse than the best.
+    penalties: in units of 1 / classes. tolerance: a fit ends when its gradient is so small a share of that at zero weights.
+    Raises ValueError as `ridge_probe` does.
     """
     device = _checked(train, validation, classes, device)
-    fewer = _some(train, most_on_path or max(LEAST_ON_PATH, len(train) // 4))
+    fewer = _some(train, max(LEAST_ON_PATH, len(train) // 4))
     problem = Problem.of([fewer], classes, device)
     theta, found, heads = problem.start(), {}, {}
     for penalty in sorted(penalties, reverse=True):
-        theta = problem.minimise(theta, penalty / classes, path_tolerance)
+        theta = problem.minimise(theta, penalty / classes, PATH_TOLERANCE)
         heads[penalty] = _without_absent(problem.basis.head(theta[:-1], theta[-1]), problem.counts)
         found[penalty] = _validate(heads[penalty], validation, device, _cross_entropy)
         leader = max(found, key=found.__getitem__)
@@ -193,7 +190,7 @@ def logistic_probe(
     start = everything.basis.theta(Head(validated.weight, torch.where(validated.bias.isinf(), 0.0, validated.bias)))
     theta = everything.minimise(start, best / classes, tolerance)
     head = everything.basis.head(theta[:-1], theta[-1])
-    return Fit(head, validated, leader, {penalty: top1 for penalty, (top1, _) in found.items()})
+    return Fit(head, validated, leader)
 
 
 @dataclass(frozen=True)
@@ -263,12 +260,7 @@ class Problem:
 
     @cached_property
     def _gradient_at_zero(self) -> torch.Tensor:
-        """Of equal classes: no look at the images is needed beyond their class sums."""
-        theta = torch.zeros((len(self.basis.values) + 1, len(self.counts)), device=self.basis.mean.device)
-        for coordinates, targets in self.parts:
-            theta[:-1].T.index_add_(0, targets, coordinates)  # coordinates have mean zero, so equal classes add nothing
-        theta[-1] = self.counts - self.counts.mean()
-        return theta.neg_().div_(self.counts.sum())
+        return self.loss(torch.zeros_like(self.start()), 0.0)[1]
 
 
 def _chunks(parts: Sequence[Examples], width: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -419,21 +411,12 @@ def nearest(
     reference: float32 [N, D]; queries: float32 [Q, D]; k = min(count, N). Of the Q x N cosines 64 MB (a GPU: 2 GB) are in
     memory at a time. A feature vector of zeros has cosine 0 with all.
     """
-    device, count = exact_device(device), min(count, len(reference))
-    reference_rows = max(count, SIMILARITIES_AT_ONCE[device.type] // QUERIES_AT_ONCE)
-    cosines, rows = [], []
-    for start in range(0, len(queries), QUERIES_AT_ONCE):
-        wanted = _unit(queries[start : start + QUERIES_AT_ONCE], device)
-        best = torch.full((len(wanted), count), -torch.inf, device=device)
-        where = torch.zeros((len(wanted), count), dtype=torch.int64, device=device)
-        for first in range(0, len(reference), reference_rows):
-            similar = wanted @ _unit(reference[first : first + reference_rows], device).T
-            found, place = similar.topk(min(count, similar.shape[1]), dim=1)
-            best, order = torch.cat([best, found], 1).topk(count, dim=1)
-            where = torch.cat([where, place + first], 1).gather(1, order)
-        cosines.append(best.cpu())
-        rows.append(where.cpu())
-    return torch.cat(cosines).numpy(), torch.cat(rows).numpy()
+    device = exact_device(device)
+    known, wanted = (F.normalize(torch.from_numpy(features).to(device)) for features in (reference, queries))
+    parts = wanted.split(max(1, SIMILARITIES_AT_ONCE[device.type] // len(known)))
+    found = [(part @ known.T).topk(min(count, len(known))) for part in parts]
+    cosines, rows = (torch.cat(each).cpu().numpy() for each in zip(*found, strict=True))
+    return cosines, rows
 
 
 def neighbour_scores(cosines: np.ndarray, targets: np.ndarray, k: int, classes: int) -> np.ndarray:
@@ -446,8 +429,3 @@ def neighbour_scores(cosines: np.ndarray, targets: np.ndarray, k: int, classes: 
     votes = torch.zeros(len(cosine), classes).scatter_add_(1, target[:, :k], (cosine[:, :k] / VOTE_TEMPERATURE).exp())
     without = torch.full((len(cosine), classes), -torch.inf).scatter_reduce_(1, target, (cosine - 2) / VOTE_TEMPERATURE, "amax")
     return torch.where(votes > 0, votes.log(), without).numpy()
-
-
-def _unit(features: np.ndarray, device: torch.device) -> torch.Tensor:
-    part = torch.from_numpy(np.ascontiguousarray(features, np.float32)).to(device)
-    return part / part.norm(dim=1, keepdim=True).clamp_min(1e-12)

@@ -82,9 +82,9 @@ class Task:
         fitted = fit_scale(head, train.features, train.targets) if train else 1.0
         return Head(head.weight * fitted, head.bias * fitted)
 
-    def at_random(self, seed: int = 0) -> np.ndarray:
-        """A number in 0..1 for each labelled image, float64 [N], whichever classes are left out."""
-        return np.random.default_rng(seed).random(self.place.max() + 1)[self.place]
+    def at_random(self) -> np.ndarray:
+        """A number in 0..1 for each labelled image, float64 [N], the same whichever classes are left out."""
+        return np.random.default_rng(0).random(self.place.max() + 1)[self.place]
 
     def summary(self) -> pd.DataFrame:
         """Images, classes, labels an image and origins, a row a source and test."""
@@ -243,7 +243,7 @@ def embedded(model: PretrainedModel, images: LabelledImages, cache: Path | None 
 
 
 def split_validation(
-    images: LabelledImages, group: str | None = None, share: float = 0.2, seed: int = 0, most: int = MOST_VALIDATION
+    images: LabelledImages, group: str | None = None, share: float = 0.2, most: int = MOST_VALIDATION
 ) -> np.ndarray:
     """Which training images validate, bool [N]: those of one group (so that validation is as unlike as test), else a random
     share of each class, `most` images in all: at least one, unless the class has no other. Raises ValueError for an empty
@@ -257,7 +257,7 @@ def split_validation(
     mine, sizes = images.indices, np.bincount(images.indices, minlength=len(images.classes))
     share = min(share, most / len(images))
     wanted = np.minimum(sizes - 1, np.maximum(1, np.round(share * sizes)))
-    shuffled = np.random.default_rng(seed).permutation(len(images))
+    shuffled = np.random.default_rng(0).permutation(len(images))
     ordered = shuffled[np.argsort(mine[shuffled], kind="stable")]
     place = np.arange(len(images)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # within its class
     chosen = np.zeros(len(images), dtype=bool)

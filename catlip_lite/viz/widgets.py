@@ -31,6 +31,7 @@ from .theme import COLOURS
 THUMBNAIL_PIXELS = 72
 STEPS = (0, 1, 2, 3)  # hypernym steps that a slider offers; their path similarity is 1 / (1 + steps)
 SHOWN = 6  # classes that a label matches
+PICTURES = 8  # captions, with their images, of these
 # JupyterLab styles tables of outputs, not those of widgets, whose lines are as high as its buttons.
 LAB_STYLE = (
     "<style>.explored { line-height: 1.4 } .explored :is(td, th) { padding: 2px 14px 2px 0; vertical-align: top }</style>"
@@ -171,7 +172,6 @@ def match_explorer(
     show: Sequence[str],
     *,
     min_similarity: float = 0.5,
-    pictures: int = 8,
 ) -> Explorer:
     """Pick a label, move the least similarity, see the classes it matches, their captions and, from shards, their images.
 
@@ -195,7 +195,7 @@ def match_explorer(
         rows = [(name, nouns.name(wnid), wnid, count, nouns.gloss(wnid).split(";")[0]) for name, wnid, count in shown]
         table = table_pieces(["similarity", "class", "WNID", "captions", "meaning"], rows)
         more = [f"<p>… and {len(near) - SHOWN:,} more classes</p>"] if len(near) > SHOWN else []
-        positions = _first_captions([vocabulary.wnids[i] for i in near], captions_of, pictures)
+        positions = _first_captions([vocabulary.wnids[i] for i in near], captions_of, PICTURES)
         samples = read_samples_at(address, positions) if images else {}
         return head + table + more + [_figure(samples[i].image if i in samples else None, captions[i] or "") for i in positions]
 

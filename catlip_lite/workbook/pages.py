@@ -24,6 +24,7 @@ from PIL import Image
 
 from ..artefacts import atomic_path
 from ..cache import cache_folder
+from ..progress import duration
 from .parameters import notebook_paths
 from .run_folder import workbook_path, workbook_root
 
@@ -191,11 +192,3 @@ def _thumbnail(png: bytes) -> str:
     image.thumbnail((THUMBNAIL_WIDTH, THUMBNAIL_WIDTH), Image.Resampling.LANCZOS)
     image.quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return base64.b64encode(small.getvalue()).decode()
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it: 8 s, 1 min 20 s, 2 h 5 min."""
-    minutes, left = divmod(max(1, round(seconds)), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return " ".join([f"{minutes} min"] * (minutes > 0) + [f"{left} s"] * (left > 0))

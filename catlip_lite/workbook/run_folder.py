@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +15,8 @@ from ..orphans import stop_with_launcher
 from .parameters import declared_values, notebook_paths, refuse_unknown
 
 logger = logging.getLogger(__name__)
+
+ASSIGNED = re.compile(r"^(\w+) *(?::[^=\n]*)?=(?!=)", re.MULTILINE)  # name = …, name: type = …
 
 
 def workbook_root() -> Path:
@@ -76,7 +78,8 @@ def data_behind(model: Any, parameters: Mapping) -> list:
 def open_run(run: str) -> Path:
     """The folder `outputs/<run>`, made if need be and tried for writing. Raises ValueError or PermissionError with advice.
 
-    In a notebook that papermill executes, a parameter that no notebook declares is a ValueError, too: papermill runs on.
+    In a notebook that papermill executes, a parameter that neither it nor a chapter declares is a ValueError, too: papermill
+    runs on.
     """
     stop_with_launcher()  # a notebook runs no longer than whoever executes it
     injected, notebooks = injected_parameters(), notebook_paths(workbook_root() / "notebooks")
@@ -97,8 +100,9 @@ def open_run(run: str) -> Path:
 
 
 def injected_parameters() -> list[str]:
-    """The names that papermill set in the notebook whose kernel this is; outside one none."""
+    """The names that papermill set in the notebook whose kernel this is and that no cell before had set; outside one none."""
     ipython = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     cells = ipython.user_ns["In"] if ipython else []
-    source = next((cell for cell in cells if cell.startswith("# Parameters\n")), "")
-    return [node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    here = next((i for i, cell in enumerate(cells) if cell.startswith("# Parameters\n")), 0)
+    declared, injected = (ASSIGNED.findall("\n".join(part)) for part in (cells[:here], cells[here : here + 1]))
+    return [name for name in injected if name not in declared]

@@ -10,7 +10,7 @@ from PIL import Image
 
 import catlip_lite
 from catlip_lite.labels import Vocabulary
-from catlip_lite.models import PretrainedModel, create_vit, save_pretrained
+from catlip_lite.models import PretrainedModel, create_vit, load, save_pretrained
 from catlip_lite.models.heads import prior_logits
 
 
@@ -19,6 +19,11 @@ def folder(tmp_path, vocabulary):
     torch.manual_seed(0)
     network = create_vit("vit_nano8", num_classes=len(vocabulary), image_size=16)
     return save_pretrained(tmp_path / "pretrain", network.state_dict(), vocabulary, model="vit_nano8", image_size=16)
+
+
+def test_the_packages_own_functions_are_those_of_models_and_are_listed():
+    assert catlip_lite.load is load
+    assert {"load", "load_classifier", "load_detector", "load_segmenter"} <= set(dir(catlip_lite))
 
 
 def test_weights_vocabulary_and_configuration_come_back(folder, vocabulary):

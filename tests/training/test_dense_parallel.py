@@ -13,7 +13,7 @@ from catlip_lite.data.dense import load_objects, load_segmentation
 from catlip_lite.models import PretrainedModel, create_vit
 from catlip_lite.training.dense_recipes import dense_recipe_for
 from catlip_lite.training.loop import RunOptions
-from catlip_lite.transfer.dense import train_dense
+from catlip_lite.transfer.dense import train_dense_in
 
 SIDE, PAGES = 64, 16
 SMALL = {
@@ -39,7 +39,7 @@ def train_once(root: str, name: str, parallel: str, task: str, given: dict):
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     recipe = dense_recipe_for("vit_nano8", task, num_images=len(images), processes=processes, **{**SMALL, **given})
     options = RunOptions("cpu", "fp32", parallel=parallel, log_every=1, checkpoint_every=10)
-    found = train_dense(model, images, recipe, options, Path(root) / name, loader_workers=0, quiet=True)
+    found, _ = train_dense_in(Path(root) / name, model, images, recipe, options, loader_workers=0)
     assert found.network.blocks[0].norm1.weight.device.type == "cpu"
 
 

@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 
+from catlip_lite import progress
 from catlip_lite.data.dense import load_segmentation
 from catlip_lite.transfer.dense_metrics import FIGURES, coco_scores, segmentation_scores
 
@@ -101,7 +102,8 @@ class Answering:
         return next(self.answers)
 
 
-def test_intersection_over_union_is_of_all_pixels_together_without_those_nobody_labelled(tmp_path, caplog):
+def test_intersection_over_union_is_of_all_pixels_together_without_those_nobody_labelled(tmp_path, caplog, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", -1.0)  # a line for each image
     from PIL import Image
 
     for folder in ("images", "annotations"):
@@ -118,6 +120,7 @@ def test_intersection_over_union_is_of_all_pixels_together_without_those_nobody_
     assert table["IoU"].tolist()[:2] == pytest.approx([2 / 4, 3 / 5]) and np.isnan(table["IoU"][2])
     assert table["accuracy"].tolist()[:2] == pytest.approx([2 / 3, 3 / 4])
     assert figures == pytest.approx({"mIoU": (2 / 4 + 3 / 5) / 2, "pixel accuracy": 5 / 7})
+    assert "images scored: 2 of 2 images" in capsys.readouterr().out
     shorter = [np.array([[0, 1, 2], [1, 2, 0]]), answers[1]]  # another size than the first mask: told, and left out
     figures, _ = segmentation_scores(Answering(shorter), images)
     assert "0.png is 3 x 2 pixels, annotated are 2 x 2" in caplog.text and figures["pixel accuracy"] == 3 / 4

@@ -66,27 +66,29 @@ def test_the_averaged_weights_are_no_worse_than_the_last_ones_after_a_short_run(
     assert averaged >= top_k(tuned.scores(images), images.indices)
 
 
-def test_an_interrupted_run_with_layer_decay_ends_exactly_as_an_uninterrupted_one(model, images, tmp_path):
-    def run(folder, **given):
+def test_an_interrupted_run_with_layer_decay_ends_exactly_as_an_uninterrupted_one(model, images, tmp_path, monkeypatch):
+    def run(folder):
         chosen = recipe(images, layer_decay=0.7, drop_path=0.1)
-        return finetune(model, start(images), images, chosen, OPTIONS, folder, **QUIET, **given)
+        return finetune(model, start(images), images, chosen, OPTIONS, folder, loader_workers=0)
 
     def stop(entry):
         if entry["step"] == 3:
             raise KeyboardInterrupt
 
     whole = run(tmp_path / "whole").network.state_dict()
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", on_log=stop)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(task, "TrainingReporter", lambda *_: stop)
+        run(tmp_path / "cut")
     resumed = run(tmp_path / "cut").network.state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_smoothing_is_of_the_loss_that_is_learned(model, images):
+def test_smoothing_is_of_the_loss_that_is_learned(model, images, monkeypatch):
     losses = []
+    monkeypatch.setattr(task, "TrainingReporter", lambda *_: lambda entry: losses.append(entry["loss"]))
     for smoothing in (0.0, 0.1):
         chosen = recipe(images, max_steps=1, label_smoothing=smoothing, augmentation="none", batch_size=24)
-        finetune(model, start(images), images, chosen, OPTIONS, on_log=lambda entry: losses.append(entry["loss"]), **QUIET)
+        finetune(model, start(images), images, chosen, OPTIONS, loader_workers=0)
     assert losses[0] != losses[1]
 
 

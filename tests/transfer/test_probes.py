@@ -76,12 +76,6 @@ def test_the_loss_has_the_gradient_that_autograd_finds():
     torch.testing.assert_close(gradient, theta.grad, rtol=1e-4, atol=1e-5)
 
 
-def test_the_gradient_at_zero_is_told_without_looking():
-    problem = Problem.of([clusters(61)], 5, CPU)
-    zero = torch.zeros(13, 5)
-    torch.testing.assert_close(problem._gradient_at_zero, problem.loss(zero, 0.1)[1], rtol=1e-4, atol=1e-5)
-
-
 def test_parts_of_the_memory_at_a_time_give_the_same_as_all_at_once(monkeypatch):
     train, validation = clusters(200), clusters(50, seed=1)
     whole = probes.logistic_probe(train, validation, 5, device="cpu")
@@ -99,9 +93,13 @@ def test_with_apples_gpu_which_has_no_float64_it_is_the_cpus(solve):
 
 @pytest.mark.parametrize("solve", [probes.ridge_probe, probes.logistic_probe])
 def test_the_penalty_is_the_one_that_validates_best(solve):
-    fit = solve(clusters(60, noise=3), clusters(200, seed=1, noise=3), 5, device="cpu")
-    assert fit.top1[fit.penalty] == max(fit.top1.values())
-    assert len(set(fit.top1.values())) > 1
+    train, validation = clusters(60, noise=3), clusters(200, seed=1, noise=3)
+    top1 = {}
+    for penalty in probes.RIDGE_PENALTIES:
+        head = solve(train, validation, 5, [penalty]).validated
+        top1[penalty] = (head.scores(validation.features).argmax(1) == validation.targets).mean()
+    chosen = solve(train, validation, 5, probes.RIDGE_PENALTIES).penalty
+    assert top1[chosen] >= max(top1.values()) - 0.01 > min(top1.values())  # an image or two for where the paths end
 
 
 @pytest.mark.parametrize("solve", [probes.ridge_probe, probes.logistic_probe])
@@ -120,9 +118,10 @@ def test_features_that_never_change_do_no_harm():
     assert (head.scores(features).argmax(1) == train.targets).mean() > 0.95
 
 
-def test_a_path_on_some_images_chooses_for_all_of_them():
+def test_a_path_on_some_images_chooses_for_all_of_them(monkeypatch):
+    monkeypatch.setattr(probes, "LEAST_ON_PATH", 100)
     train, validation = clusters(400), clusters(100, seed=1)
-    some = probes.logistic_probe(train, validation, 5, [1e-2], "cpu", most_on_path=100, tolerance=1e-4)
+    some = probes.logistic_probe(train, validation, 5, [1e-2], "cpu", tolerance=1e-4)
     problem = Problem.of([train, validation], 5, CPU)
     theta = problem.minimise(problem.start(), 1e-2 / 5 * 100 / 500, 1e-4)
     expected = problem.basis.head(theta[:-1], theta[-1])
@@ -222,8 +221,7 @@ def made(images, seed):
 
 
 def test_the_nearest_are_those_of_highest_cosine_in_order(monkeypatch):
-    monkeypatch.setitem(probes.SIMILARITIES_AT_ONCE, "cpu", 7 * 5)
-    monkeypatch.setattr(probes, "QUERIES_AT_ONCE", 5)
+    monkeypatch.setitem(probes.SIMILARITIES_AT_ONCE, "cpu", 40 * 5)
     reference, queries = made(40, 0), made(13, 1)
     cosines, rows = nearest(reference, queries, 6)
     similarity = (queries / np.linalg.norm(queries, axis=1)[:, None]) @ (

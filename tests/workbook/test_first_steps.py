@@ -206,9 +206,11 @@ def test_papermill_with_a_misspelt_parameter(tmp_path):
         nbformat.v4.new_code_cell("model: str = 'vit_b16'", metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell("from catlip_lite.workbook.run_folder import open_run\nprint(open_run('trial'))"),
     ]
-    typed, out = tmp_path / "notebooks/01_first.ipynb", tmp_path / "out.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), typed)
-    given = {"kernel_name": "python3", "cwd": tmp_path, "progress_bar": False}
+    chapter, mine, out = tmp_path / "notebooks/01_first.ipynb", tmp_path / "notebooks/mine.ipynb", tmp_path / "out.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), chapter)
+    given = {"kernel_name": "python3", "language": "python", "cwd": tmp_path, "progress_bar": False}
     with pytest.raises(papermill.PapermillExecutionError, match=r"no notebook has a parameter modle \(nearest: model\)"):
-        papermill.execute_notebook(typed, out, {"modle": "vit_h16"}, **given)
-    papermill.execute_notebook(typed, out, {"model": "vit_h16"}, **given)
+        papermill.execute_notebook(chapter, out, {"modle": "vit_h16"}, **given)
+    cells[0].source = "crop: float = 0.9"  # a copy with a parameter of its own, beside the chapters'
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), mine)
+    papermill.execute_notebook(mine, out, {"crop": 0.8, "model": "vit_h16"}, **given)

@@ -12,7 +12,7 @@ import pytest
 import catlip_lite
 from catlip_lite.machine import describe_machine
 from catlip_lite.workbook.__main__ import main
-from catlip_lite.workbook.pages import duration, finished_notebooks, freeze_widgets, front_page
+from catlip_lite.workbook.pages import finished_notebooks, freeze_widgets, front_page
 from catlip_lite.workbook.parameters import parameters_by_notebook
 
 FIGURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -99,6 +99,13 @@ def test_shares_whose_values_stay_are_not_written_again(workbook):
     assert [name for name in sorted(before) if before[name] != after[name]] == ["02_second.yaml"]
 
 
+def test_what_papermill_wrote_beside_the_chapters_changes_nothing(workbook):
+    (workbook / "notebooks/out.ipynb").write_text("half a notebook")
+    assert main(["--choose", "--run", "trial", "--params", "params/trial.yaml"]) == 0
+    assert sorted(path.stem for path in (workbook / "outputs/trial/params").iterdir()) == ["01_first", "02_second"]
+    assert re.findall(r'<li class="card waiting"><div class="number">(\d+)', front_page("trial", {})) == ["01", "02"]
+
+
 def test_captions_that_nobody_named_are_the_shards_own(workbook):
     (workbook / "notebooks/01_first.ipynb").unlink()
     write_notebook(workbook / "notebooks/01_first.ipynb", "First", parameters="captions = 'demo/pretrain'\nshards = None")
@@ -182,11 +189,6 @@ def test_a_widget_is_frozen_to_what_it_showed():
     assert "frozen at its first view" in note.data["text/markdown"]
     assert text.data["text/html"] == "12 synsets"
     assert picture.data["image/png"] == FIGURE
-
-
-@pytest.mark.parametrize(("seconds", "said"), [(7.6, "8 s"), (80, "1 min 20 s"), (120, "2 min"), (7500, "2 h 5 min")])
-def test_runtimes_are_said_as_people_say_them(seconds, said):
-    assert duration(seconds) == said
 
 
 def test_published_pages_leave_out_artwork_and_keep_the_rest(workbook):
