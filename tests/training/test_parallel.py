@@ -1,7 +1,6 @@
 """Several processes train as one would, kill them or change their number; checkpoints are whole or not there."""
 
 import errno
-import os
 import resource
 import signal
 from dataclasses import replace
@@ -22,14 +21,16 @@ WAYS = ("ddp", "fsdp", "fsdp, two machines")
 
 
 def train_once(root: str, name: str, parallel: str, values: dict, stop_at: int | None = None, lanes: int = 1, **how):
-    """One process's part of a run over root/shards."""
+    """One process's part of a run over root/shards, by two blocks."""
     vocabulary = Vocabulary.load(Path(root) / "vocabulary.parquet")
     corpus = open_corpus(Path(root) / "shards", vocabulary, "paper", lanes=lanes, cache_gb=0)
-    if parallel == "fsdp, two machines":
-        os.environ["LOCAL_WORLD_SIZE"] = "1"
-        parallel = "fsdp"
-    options = {"parallel": parallel, "record_samples": True, **how}
-    state = run(corpus, Path(root) / name, stop_at=stop_at, stop=kill_this_process, options=options, **values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "vit_ti16", replace(MODELS["vit_ti16"], depth=2))
+        if parallel == "fsdp, two machines":
+            patch.setenv("LOCAL_WORLD_SIZE", "1")
+            parallel = "fsdp"
+        options = {"parallel": parallel, "record_samples": True, **how}
+        state = run(corpus, Path(root) / name, stop_at=stop_at, stop=kill_this_process, options=options, **values)
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         torch.save(state, Path(root) / f"{name}.pt")
 
@@ -62,16 +63,14 @@ def test_two_processes_give_the_losses_of_one(root):
 
 
 def train_as_on_gpus(root: str):
-    """bf16, compiled (two blocks, and but for the generation of code), activations computed twice."""
+    """bf16, compiled (but for the generation of code), activations computed twice."""
     torch.compile = partial(torch.compile, backend="aot_eager")
-    MODELS["vit_ti16"] = replace(MODELS["vit_ti16"], depth=2)
     how = {"precision": "bf16", "compile": True, "activation_checkpointing": True}
     for parallel in ("ddp", "fsdp"):
         train_once(root, parallel, parallel, SHORT, **how)
 
 
-def test_two_processes_that_compile_in_bf16_give_the_losses_of_one_in_fp32_roughly(root, monkeypatch):
-    monkeypatch.setitem(MODELS, "vit_ti16", replace(MODELS["vit_ti16"], depth=2))
+def test_two_processes_that_compile_in_bf16_give_the_losses_of_one_in_fp32_roughly(root):
     train_once(str(root), "one", "ddp", SHORT)
     assert in_processes(2, train_as_on_gpus, str(root)) == [0, 0]
     for parallel in ("ddp", "fsdp"):
