@@ -1,11 +1,12 @@
 """Small corpora and models that several tests share."""
 
-import io
+import copy
 import logging
 import shutil
 
 import numpy as np
 import pytest
+from files import encode
 from PIL import Image
 from xdist.scheduler import LoadFileScheduling
 
@@ -18,9 +19,7 @@ WNIDS = {"apple": "n07739125", "dog": "n02084071", "cat": "n02121620", "banana":
 
 def png(colour=(255, 0, 0), size=(24, 24), mode="RGB") -> bytes:
     """A one-coloured picture."""
-    out = io.BytesIO()
-    Image.new("RGB", size, colour).convert(mode).save(out, "PNG")
-    return out.getvalue()
+    return encode(Image.new("RGB", size, colour).convert(mode))
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -39,8 +38,8 @@ def make_png():
     return png
 
 
-@pytest.fixture
-def samples() -> list[Sample]:
+@pytest.fixture(scope="session")
+def unchanged_samples() -> list[Sample]:
     """24 pictures of four one-coloured things, by two artists."""
     rng = np.random.default_rng(0)
     made = []
@@ -53,13 +52,19 @@ def samples() -> list[Sample]:
 
 
 @pytest.fixture
+def samples(unchanged_samples) -> list[Sample]:
+    """The same, for one test to do with as it likes."""
+    return copy.deepcopy(unchanged_samples)
+
+
+@pytest.fixture
 def shards(tmp_path, samples):
     """The folder of two shards with `samples`."""
     write_shards(samples, tmp_path / "shards", samples_per_shard=16)
     return tmp_path / "shards"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
     """The four things, each in six of 24 captions."""
     return Vocabulary(list(WNIDS.values()), [6] * 4, num_captions=24)

@@ -1,4 +1,4 @@
-"""Files that tests write, and what is read of them."""
+"""Files that tests write, and what is read and said of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import io
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 Files = Mapping[str, bytes] | Iterable[tuple[str, bytes]]  # pairs may name one twice
 
@@ -31,6 +34,19 @@ def tar_bytes(files: Files, mode="w", mtime=1, **how) -> bytes:
     return out.getvalue()
 
 
+def encode(picture: np.ndarray | Image.Image, kind="PNG", **options) -> bytes:
+    """An array, or an image, as a file."""
+    out = io.BytesIO()
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(out, kind, **options)
+    return out.getvalue()
+
+
 def contents(images) -> list[bytes]:
     """The encoded images of a labelled set."""
     return [images.files.read(i) for i in range(len(images))]
+
+
+def one_line(error) -> str:
+    """What an error says, which has no second line."""
+    assert "\n" not in str(error.value)
+    return str(error.value)

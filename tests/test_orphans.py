@@ -39,4 +39,4 @@ def test_an_orphan_stops(start, environment):
 @pytest.mark.parametrize("environment", [{}, {"JPY_PARENT_PID": "1"}])
 def test_a_run_from_a_shell_goes_on_without_it(environment):
     """JPY_PARENT_PID: of a shell that a notebook started."""
-    assert said_by_orphan("process", 2, **environment) == "still here\n"
+    assert said_by_orphan("process", 1, **environment) == "still here\n"

@@ -118,7 +118,7 @@ def test_unknown_augmentation_lists_the_known_ones(tmp_path, shards, vocabulary)
 # --- objectives beside the paper's --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("objective", ["clip", "siglip", "superclip"])
+@pytest.mark.parametrize("objective", ["clip", "superclip"])
 def test_a_finished_run_of_another_objective_is_a_model_that_chooses_by_prompts(
     tmp_path, shards, vocabulary, make_png, objective
 ):

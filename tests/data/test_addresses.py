@@ -5,6 +5,7 @@ import sys
 
 import fsspec
 import pytest
+from files import one_line
 
 from catlip_lite.data.addresses import find_files
 
@@ -25,11 +26,6 @@ def remote(folder):
 
 def names(source, root) -> list[str]:
     return [file.address.removeprefix(f"{root}/") for file in find_files(source)]
-
-
-def one_line(error) -> str:
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 @pytest.mark.parametrize(

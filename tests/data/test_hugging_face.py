@@ -25,18 +25,18 @@ configs:
 """
 
 
-@pytest.fixture
-def folders(tmp_path, samples, monkeypatch):
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, unchanged_samples):
     """The 24 samples as `datasets` keeps them: a set, a set of splits, and what is on the hub."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    tmp_path = tmp_path_factory.mktemp("sets")
     names = ["dog", "cat", "banana", "apple"]
     features = datasets.Features(
         image=datasets.Image(), caption=datasets.Value("string"), label=datasets.ClassLabel(names=names)
     )
     columns = {
-        "image": [{"bytes": sample.image, "path": None} for sample in samples],
-        "caption": [sample.caption for sample in samples],
-        "label": [sample.facts["label"] for sample in samples],
+        "image": [{"bytes": sample.image, "path": None} for sample in unchanged_samples],
+        "caption": [sample.caption for sample in unchanged_samples],
+        "label": [sample.facts["label"] for sample in unchanged_samples],
     }
     whole = datasets.Dataset.from_dict(columns, features=features)
     splits = datasets.DatasetDict({split: whole.select(rows) for split, rows in SPLITS.items()})
@@ -46,7 +46,9 @@ def folders(tmp_path, samples, monkeypatch):
     (tmp_path / "pushed" / "README.md").write_text(CARD)
     for split, rows in splits.items():
         rows.to_parquet(tmp_path / "pushed" / "data" / f"{split}-00000-of-00001.parquet", batch_size=8)
-    return tmp_path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hf"))
+        yield tmp_path
 
 
 ADDRESSES = {
@@ -86,7 +88,7 @@ def test_samples_are_read_as_from_shards(address, samples):
     assert [(s.image, s.caption) for s in read] == [(samples[i].image, samples[i].caption) for i in rows]
 
 
-ASK = {"labels": load_labelled, "captions": read_captions, "shards": open_shards}
+ASK = {"labels": load_labelled, "captions": read_captions}
 
 
 @pytest.mark.parametrize("ask", ASK.values(), ids=ASK)
@@ -113,10 +115,11 @@ def test_an_address_without_a_name_is_answered_with_one():
         load_labelled("hf://")
 
 
-def test_a_folder_without_splits_has_none_to_choose(folders, samples):
-    shutil.copy(folders / "pushed" / "data" / "test-00000-of-00001.parquet", folders / "saved" / "x.parquet")
+def test_a_folder_without_splits_has_none_to_choose(folders, tmp_path):
+    shutil.copytree(folders / "saved", tmp_path / "saved")
+    shutil.copy(folders / "pushed" / "data" / "test-00000-of-00001.parquet", tmp_path / "saved" / "x.parquet")
     with pytest.raises(ValueError, match="has no splits to choose from: leave out what follows #"):
-        read_captions(f"{folders}/saved#split=train")
+        read_captions(f"{tmp_path}/saved#split=train")
 
 
 class Hub(MemoryFileSystem):

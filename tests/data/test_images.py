@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
+from files import encode
 from PIL import Image
 
 from catlip_lite.data import images as module
@@ -21,12 +22,6 @@ from catlip_lite.data.images import (
 )
 
 PAPER, WHOLE = AUGMENTATIONS["paper"], Augmentation(crop_scale=(1, 1), crop_ratio=(1.6, 1.6), flip=0.0)
-
-
-def encode(image: Image.Image, kind="PNG", **options) -> bytes:
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()
 
 
 def gradient(width=400, height=250) -> Image.Image:

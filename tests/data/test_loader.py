@@ -217,14 +217,6 @@ def test_what_its_targets_refuse_is_skipped_named_and_black(shards, vocabulary, 
     assert (look.captions, look.facts["labels an image (mean)"], sorted(look.skipped)) == (18, 1.0, sorted(batch.skipped))
 
 
-def test_what_cannot_be_used_is_black_from_a_worker_too(tmp_path, samples, vocabulary):
-    samples[5].image = b"not an image"
-    write_shards(samples, tmp_path / "gaps")
-    (batch,) = open_corpus(tmp_path / "gaps", vocabulary, cache_gb=0, workers=1).batches(specs(0, 1, size=24, micro=24))
-    assert batch.weights.sum() == 23
-    assert not batch.images[batch.weights == 0].any()
-
-
 def test_large_batches_are_joined_like_small_ones():
     pieces = []
     for n in (3, 4):

@@ -43,15 +43,6 @@ def test_a_lane_reads_its_windows_one_after_the_other():
     assert set(changes) >= {0, 1}
 
 
-def test_the_rows_of_a_step_are_its_positions_sorted_by_lane():
-    order = SampleOrder(COUNTS, OrderRule(lanes=4))
-    rows = order.rows_of_step(TOTAL - 3, 8, 0, 8)
-    assert sorted(rows) == list(range(TOTAL - 3, TOTAL + 5))
-    lanes = rows % TOTAL % 4
-    assert lanes.tolist() == sorted(lanes)
-    assert np.concatenate([order.rows_of_step(TOTAL - 3, 8, a, b) for a, b in ((0, 3), (3, 8))]).tolist() == rows.tolist()
-
-
 def test_the_windows_of_an_epoch_hold_every_shard_with_samples_once():
     order = SampleOrder(COUNTS, OrderRule(shuffle_shards=2))
     shards = np.concatenate([order.window_shards(0, ahead=i) for i in range(order.windows)])

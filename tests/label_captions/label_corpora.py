@@ -49,8 +49,3 @@ def stems(destination: Path) -> set[str]:
 def truncated(path: Path, size: int) -> Path:
     path.write_bytes(path.read_bytes()[:size])
     return path
-
-
-def one_line(error) -> str:
-    assert "\n" not in str(error.value)
-    return str(error.value)

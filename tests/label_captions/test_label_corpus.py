@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from label_corpora import CAT, DOG, contents, labels_of, one_line, run, stems, truncated, write_parquet
+from files import one_line
+from label_corpora import CAT, DOG, contents, labels_of, run, stems, truncated, write_parquet
 
 from catlip_lite import label_captions
 from catlip_lite.artefacts import read_table
@@ -21,11 +22,10 @@ from catlip_lite.labels import CaptionLabeler
 # --- run again ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["processes", "ray"])
-def test_what_is_complete_is_not_done_again(parquets, out, engine):
+def test_what_is_complete_is_not_done_again(parquets, out):
     run(parquets, out)
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
-    report = run(parquets, out, engine=engine, workers=None)
+    report = run(parquets, out, workers=None)
     assert (report.files, report.skipped) == (0, 3)
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 

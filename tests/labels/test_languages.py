@@ -1,5 +1,6 @@
 """Captions in other languages, by a few lemmas in the Open Multilingual WordNet's form: the same synsets as in English."""
 
+import functools
 import pickle
 import zipfile
 
@@ -28,6 +29,7 @@ LEMMAS = {
 MORE = {"fra": "01068012-v\tfra:lemma\tmontrer\n", "spa": "no line of it\n"}
 
 
+@functools.cache
 def wnid_of(name: str) -> str:
     (wnids,) = CaptionLabeler().label([name.replace("_", " ")])
     return wnids[0]

@@ -180,11 +180,10 @@ def test_a_round_trip_is_exact(cls_token):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("classes", [24_320, 1000, 365, 80], ids=["pre-training", "imagenet", "places365", "coco"])
-def test_heads_of_all_published_classifiers_are_loaded(classes):
-    state, images = checkpoint(width=64, depth=1, classes=classes), pictures(16 * SIDE, torch.float32)
+def test_a_classifiers_head_is_loaded_with_as_many_classes_as_it_has():
+    state, images = checkpoint(width=64, depth=1, classes=1000), pictures(16 * SIDE, torch.float32)
     model = load_corenet(state, 16 * SIDE)
-    assert model.num_classes == classes
+    assert model.num_classes == 1000
     torch.testing.assert_close(model(images), reference_logits(state, images), rtol=0, atol=1e-5)
 
 
@@ -331,11 +330,3 @@ def test_a_published_model_comes_back_from_its_folder_with_the_same_logits(folde
 def test_a_published_model_tags_with_its_vocabularys_names(folder, make_png):
     tags = catlip_lite.load(folder).tag(make_png(), top_k=4)
     assert {wnid for _, wnid, _ in tags} == {"n07739125", "n02084071", "n02121620", "n12352287"}
-
-
-def test_a_published_model_scores_names(folder, make_png):
-    assert catlip_lite.load(folder).zero_shot([make_png()], ["dog", "cat", "apple"]).shape == (1, 3)
-
-
-def test_a_published_model_embeds(folder, make_png):
-    assert catlip_lite.load(folder).embed(make_png()).shape == (192,)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from counting import counted
 from timm.models.vision_transformer import VisionTransformer
-from torch.utils.flop_counter import FlopCounterMode
 
 from catlip_lite.models import create_vit
 from catlip_lite.models.dense import DenseViT, dense_vit
@@ -130,15 +130,6 @@ def test_a_frozen_map_stays_as_it_is_in_training_its_batch_norms_included():
     first, second = (found.train()(pictures()) for _ in range(2))
     assert torch.equal(first, second) and not first.requires_grad
     assert all(torch.equal(before[name], value) for name, value in found.state_dict().items())
-
-
-def counted(network, images):
-    """What PyTorch's own counter finds for an image; attention by matrix products, which it counts alike everywhere."""
-    for block in network.blocks:
-        block.attn.fused_attn = False
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(images)
-    return counter.get_total_flops()
 
 
 @pytest.mark.parametrize("windows", [None, 2, 3, 5])

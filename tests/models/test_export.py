@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -38,20 +39,34 @@ torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 """
 
 
+def write_pretrained(folder, vocabulary, name, size, **options):
+    """A pre-trained model of random weights and statistics."""
+    torch.manual_seed(0)
+    network = create_vit(name, num_classes=len(vocabulary), image_size=size, **options)
+    for tensor, value in network.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.rand_like(value) + 0.5 if "running" in tensor else value + 0.02 * torch.randn_like(value))
+    save_pretrained(folder, network.state_dict(), vocabulary, model=name, image_size=size, **options)
+    return load(folder, device="cpu")
+
+
 @pytest.fixture
 def pretrained(tmp_path, vocabulary):
-    """Makes a pre-trained model of random weights and statistics: `pretrained(name, size, stem=..., pooling=...)`."""
+    """Makes one: `pretrained(name, size, stem=..., pooling=...)`."""
+    return lambda *shape, vocabulary=vocabulary, **options: write_pretrained(
+        tmp_path / "pretrain", vocabulary, *shape, **options
+    )
 
-    def make(name, size, vocabulary=vocabulary, **options):
-        torch.manual_seed(0)
-        network = create_vit(name, num_classes=len(vocabulary), image_size=size, **options)
-        for tensor, value in network.state_dict().items():
-            if value.is_floating_point():
-                value.copy_(torch.rand_like(value) + 0.5 if "running" in tensor else value + 0.02 * torch.randn_like(value))
-        folder = save_pretrained(
-            tmp_path / "pretrain", network.state_dict(), vocabulary, model=name, image_size=size, **options
-        )
-        return load(folder, device="cpu")
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, vocabulary):
+    """Makes one, and its program, once: `exported(name, size, stem=..., pooling=...)`."""
+
+    @cache
+    def make(*shape, **options):
+        folder = tmp_path_factory.mktemp("exported")
+        model = write_pretrained(folder / "pretrain", vocabulary, *shape, **options)
+        return model, export_program(model, folder / "model.pt2")
 
     return make
 
@@ -163,37 +178,35 @@ def test_timms_nearest_stem_sees_the_references_images_moved_by_one_pixel():
     ("name", "size", "options"),
     [
         ("vit_nano8", 32, {}),
-        ("vit_ti16", 224, {}),
         ("vit_ti16", 64, {"pooling": "avg"}),
         ("vit_nano8", 32, {"stem": "patches", "pooling": "token"}),
     ],
     ids=str,
 )
-def test_a_program_gives_the_logits_of_any_batch(pretrained, tmp_path, name, size, options):
-    model = pretrained(name, size, **options)
-    program = torch.export.load(export_program(model, tmp_path / "model.pt2")).module()
+def test_a_program_gives_the_logits_of_any_batch(exported, name, size, options):
+    model, path = exported(name, size, **options)
+    program = torch.export.load(path).module()
     for count in (1, 2, 5):
         images = some_images(size, count)
         torch.testing.assert_close(program(images), logits_of(model, images), rtol=0, atol=1e-5)
 
 
-def test_a_program_needs_neither_this_package_nor_timm(pretrained, tmp_path):
-    model = pretrained("vit_nano8", 32)
-    path = export_program(model, tmp_path / "model.pt2")
+def test_a_program_needs_neither_this_package_nor_timm(exported, tmp_path):
+    model, path = exported("vit_nano8", 32)
     expression = f'torch.export.load("{path}").module()'
     run_alone(tmp_path, model, expression, absent={"catlip_lite", "timm"}, module=False)
 
 
-def test_a_program_carries_its_classes_and_its_transform(pretrained, tmp_path, vocabulary):
-    path = export_program(pretrained("vit_nano8", 32), tmp_path / "model.pt2")
+def test_a_program_carries_its_classes_and_its_transform(exported, vocabulary):
+    _, path = exported("vit_nano8", 32)
     extra = {"classes.json": "", "transform.json": ""}
     torch.export.load(path, extra_files=extra)
     assert json.loads(extra["classes.json"])[0] == [vocabulary.wnids[0], vocabulary.names[0]]
     assert json.loads(extra["transform.json"])["input_size"] == [3, 32, 32]
 
 
-def test_a_program_refuses_another_size(pretrained, tmp_path):
-    program = torch.export.load(export_program(pretrained("vit_nano8", 32), tmp_path / "model.pt2")).module()
+def test_a_program_refuses_another_size(exported):
+    program = torch.export.load(exported("vit_nano8", 32)[1]).module()
     with pytest.raises(AssertionError, match="32"):
         program(some_images(48))
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from counting import counted
 
 from catlip_lite.models import create_vit
 from catlip_lite.models.flops import forward_flops, mfu, peak_flops, peak_of_name, training_flops
@@ -15,17 +15,6 @@ SHAPES = [
     VitShape(48, 2, 2, patch=8, stem="overlapping", pooling="avg"),
     VitShape(128, 1, 2, patch=4, stem="patches"),
 ]
-
-
-def counted(network, images, backward=False):
-    """What PyTorch's own counter finds; attention by matrix products, as fused kernels recompute some in the backward pass."""
-    for block in network.blocks:
-        block.attn.fused_attn = False
-    with torch.set_grad_enabled(backward), FlopCounterMode(display=False) as counter:
-        logits = network(images)
-        if backward:
-            logits.sum().backward()
-    return counter.get_total_flops()
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

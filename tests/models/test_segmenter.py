@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from counting import counted
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
 
 import catlip_lite
 from catlip_lite.models import create_vit
@@ -71,27 +71,9 @@ def test_logits_are_the_heads_upsampled_corner_to_corner(head):
 
 
 @pytest.mark.parametrize("head", ["deeplab", "linear"])
-def test_it_learns_an_image(head):
-    found = segmenter(head)
-    images, masks = torch.rand(2, 3, 32, 32), torch.zeros(2, 32, 32, dtype=torch.long)
-    masks[0, :16], masks[1, :, 16:] = 1, 2
-    optimiser, losses = torch.optim.AdamW(found.parameters(), lr=1e-3), []
-    for _ in range(8):
-        losses.append(F.cross_entropy(found(images), masks))
-        optimiser.zero_grad()
-        losses[-1].backward()
-        optimiser.step()
-    assert losses[-1] < 0.7 * losses[0]
-
-
-@pytest.mark.parametrize("head", ["deeplab", "linear"])
 def test_a_forward_pass_costs_what_pytorch_counts(head):
     found = segmenter(head).eval()
-    for block in found.blocks:
-        block.attn.fused_attn = False
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        found(torch.rand(1, 3, 32, 32))
-    assert found.forward_flops(32) == counter.get_total_flops()
+    assert found.forward_flops(32) == counted(found, torch.rand(1, 3, 32, 32))
 
 
 def test_it_computes_in_bfloat16_forth_and_back():

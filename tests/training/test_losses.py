@@ -133,10 +133,6 @@ def test_the_mean_of_bce_over_images_is_the_papers_batch_mean():
     torch.testing.assert_close(bce(logits, INDICES, ROWS).mean(), expected)
 
 
-def test_bce_of_an_unlabelled_image_at_bias_zero_is_v_ln_2():
-    np.testing.assert_allclose(bce(torch.zeros(2, 24320), NOTHING, NOTHING).numpy(), 24320 * math.log(2), rtol=1e-5)
-
-
 def test_a_head_at_the_log_prior_odds_starts_at_the_entropy_of_the_labels():
     counts = np.array([60, 30, 10])
     vocabulary = Vocabulary(["n07739125", "n02084071", "n02121620"], counts, num_captions=100)

@@ -1,9 +1,9 @@
 """Several processes train as one would, kill them or change their number; checkpoints are whole or not there."""
 
 import errno
-import os
 import resource
 import signal
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,22 +12,32 @@ import torch
 from runs import in_processes, kill_this_process, open_corpus, read_log, run, samples_by_step
 
 from catlip_lite.labels import Vocabulary
+from catlip_lite.models.vit import MODELS
 from catlip_lite.training.parallel import full_disk_told, latest_facts, load_latest, save_checkpoint
 
 PLAIN = {"model": "vit_ti16", "micro_batch": 4, "max_steps": 5, "range_augment": True, "multi_scale": "none"}
+SHORT = {**PLAIN, "batch_size": 16, "max_steps": 3}
+WAYS = ("ddp", "fsdp", "fsdp, two machines")
 
 
 def train_once(root: str, name: str, parallel: str, values: dict, stop_at: int | None = None, lanes: int = 1, **how):
-    """One process's part of a run over root/shards."""
+    """One process's part of a run over root/shards, by two blocks."""
     vocabulary = Vocabulary.load(Path(root) / "vocabulary.parquet")
     corpus = open_corpus(Path(root) / "shards", vocabulary, "paper", lanes=lanes, cache_gb=0)
-    if parallel == "fsdp, two machines":
-        os.environ["LOCAL_WORLD_SIZE"] = "1"
-        parallel = "fsdp"
-    options = {"parallel": parallel, "record_samples": True, **how}
-    state = run(corpus, Path(root) / name, stop_at=stop_at, stop=kill_this_process, options=options, **values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "vit_ti16", replace(MODELS["vit_ti16"], depth=2))
+        if parallel == "fsdp, two machines":
+            patch.setenv("LOCAL_WORLD_SIZE", "1")
+            parallel = "fsdp"
+        options = {"parallel": parallel, "record_samples": True, **how}
+        state = run(corpus, Path(root) / name, stop_at=stop_at, stop=kill_this_process, options=options, **values)
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         torch.save(state, Path(root) / f"{name}.pt")
+
+
+def train_each_way(root: str):
+    for parallel in WAYS:
+        train_once(root, parallel, parallel, PLAIN)
 
 
 @pytest.fixture
@@ -36,36 +46,36 @@ def root(tmp_path, shards, vocabulary):
     return tmp_path
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp", "fsdp, two machines"])
-def test_two_processes_give_the_losses_of_one(root, parallel):
+def test_two_processes_give_the_losses_of_one(root):
     train_once(str(root), "one", "ddp", PLAIN)
-    assert in_processes(2, train_once, str(root), "two", parallel, PLAIN) == [0, 0]
-    one, two = read_log(root / "one"), read_log(root / "two")
-    assert len(one) == len(two) == 5
-    for a, b in zip(one, two, strict=True):
-        assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
-        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-4)
-    assert samples_by_step(root / "one") == samples_by_step(root / "two")
-    averaged, spread = (torch.load(root / f"{name}.pt") for name in ("one", "two"))
-    for name in averaged:
-        if "bn" not in name:  # each process's batch norms have seen their own images
-            torch.testing.assert_close(spread[name], averaged[name], rtol=1e-4, atol=1e-5)
+    assert in_processes(2, train_each_way, str(root)) == [0, 0]
+    one, averaged = read_log(root / "one"), torch.load(root / "one.pt")
+    for parallel in WAYS:
+        two, spread = read_log(root / parallel), torch.load(root / f"{parallel}.pt")
+        assert len(one) == len(two) == 5
+        for a, b in zip(one, two, strict=True):
+            assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
+            assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-4)
+        assert samples_by_step(root / "one") == samples_by_step(root / parallel)
+        for name in averaged:
+            if "bn" not in name:  # each process's batch norms have seen their own images
+                torch.testing.assert_close(spread[name], averaged[name], rtol=1e-4, atol=1e-5)
 
 
-def train_as_on_gpus(root: str, name: str, parallel: str):
+def train_as_on_gpus(root: str):
     """bf16, compiled (but for the generation of code), activations computed twice."""
     torch.compile = partial(torch.compile, backend="aot_eager")
     how = {"precision": "bf16", "compile": True, "activation_checkpointing": True}
-    train_once(root, name, parallel, {**PLAIN, "batch_size": 16, "max_steps": 3}, **how)
+    for parallel in ("ddp", "fsdp"):
+        train_once(root, parallel, parallel, SHORT, **how)
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_that_compile_in_bf16_give_the_losses_of_one_in_fp32_roughly(root, parallel):
-    train_once(str(root), "one", "ddp", {**PLAIN, "batch_size": 16, "max_steps": 3})
-    assert in_processes(2, train_as_on_gpus, str(root), "two", parallel) == [0, 0]
-    one, two = read_log(root / "one"), read_log(root / "two")
-    for a, b in zip(one, two, strict=True):
-        assert b["loss"] == pytest.approx(a["loss"], rel=2e-2)
+def test_two_processes_that_compile_in_bf16_give_the_losses_of_one_in_fp32_roughly(root):
+    train_once(str(root), "one", "ddp", SHORT)
+    assert in_processes(2, train_as_on_gpus, str(root)) == [0, 0]
+    for parallel in ("ddp", "fsdp"):
+        for a, b in zip(read_log(root / "one"), read_log(root / parallel), strict=True):
+            assert b["loss"] == pytest.approx(a["loss"], rel=2e-2)
 
 
 def test_killed_and_continued_by_other_numbers_of_processes_every_sample_is_seen_once_an_epoch(root):

@@ -91,15 +91,15 @@ def test_stem_and_pooling_are_the_recipes():
 
 def test_a_checkpoint_really_has_the_planned_size(tmp_path):
     torch.manual_seed(0)
-    network = create_vit("vit_s16", num_classes=1000)
+    network = create_vit("vit_ti16", num_classes=1000)
     optimiser, ema = create_adamw(network, 0.2), Ema(network.state_dict(), 5e-4)
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimiser.step()
     state = {"model": network.state_dict(), "optimiser": optimiser.state_dict(), "ema": ema.state}
     torch.save(state, tmp_path / "checkpoint.pt")
-    planned = values(recipe_for("vit_s16", processes=64), num_classes=1000)["checkpoint"]
-    assert (tmp_path / "checkpoint.pt").stat().st_size == pytest.approx(planned, rel=0.001)
+    planned = values(recipe_for("vit_ti16", processes=64), num_classes=1000)["checkpoint"]
+    assert (tmp_path / "checkpoint.pt").stat().st_size == pytest.approx(planned, rel=0.003)  # names, too
 
 
 # ---------------------------------------------------------------- as a table to read

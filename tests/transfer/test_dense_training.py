@@ -1,13 +1,12 @@
 """Segmenters and detectors: from a pre-trained model and pages of coloured blocks to pixels and objects that are found."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from blocks import write_pages
 
 from catlip_lite import dense as front_door
 from catlip_lite.data.dense import load_objects, load_segmentation
@@ -26,26 +25,10 @@ OPTIONS = RunOptions("cpu", "fp32", checkpoint_every=2, log_every=1)
 
 @pytest.fixture
 def pages(tmp_path):
-    """Sixteen grey pages, a coloured block on each, in ADE20k's folders and with COCO's annotations."""
-    root, rng, objects = tmp_path / "blocks", np.random.default_rng(0), []
-    for folder in (root / "images" / "training", root / "annotations" / "training"):
-        folder.mkdir(parents=True)
-    for i in range(16):
-        pixels, mask = np.full((SIDE, SIDE, 3), 128, np.uint8), np.ones((SIDE, SIDE), np.uint8)
-        c, (left, top), (width, height) = i % 3, rng.integers(0, 20, 2).tolist(), rng.integers(16, 28, 2).tolist()
-        pixels[top : top + height, left : left + width] = list(COLOURS.values())[c]
-        mask[top : top + height, left : left + width] = 2 + c
-        Image.fromarray(pixels).save(root / "images" / "training" / f"{i:02d}.png")
-        Image.fromarray(mask).save(root / "annotations" / "training" / f"{i:02d}.png")
-        corners = [left, top, left + width, top, left + width, top + height, left, top + height]
-        one = {"id": i, "image_id": i, "category_id": 1 + c, "bbox": [left, top, width, height]}
-        objects.append(one | {"segmentation": [corners], "iscrowd": 0, "area": width * height})
-    (root / "classes.txt").write_text("\n".join(["ground", *COLOURS]))
-    images = [{"id": i, "file_name": f"{i:02d}.png", "width": SIDE, "height": SIDE} for i in range(16)]
-    named = [{"id": i, "name": name} for i, name in enumerate(COLOURS, start=1)]
-    annotated = {"images": images, "annotations": objects, "categories": named}
-    (root / "annotations" / "instances_training.json").write_text(json.dumps(annotated))
-    return root
+    """Sixteen pages with a block each."""
+    rng = np.random.default_rng(0)
+    places = [(*rng.integers(0, 20, 2).tolist(), *rng.integers(16, 28, 2).tolist()) for _ in range(16)]
+    return write_pages(tmp_path / "blocks", SIDE, COLOURS, [(i % 3, *place) for i, place in enumerate(places)])
 
 
 def recipe(task, **given):

@@ -1,11 +1,8 @@
 """A downstream task: its classes, what they borrow, which images validate and which are drawn (paper section 4)."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from catlip_lite.data.labelled import load_labelled
 from catlip_lite.data.shards import Sample, write_shards
@@ -186,14 +183,13 @@ def test_a_clip_models_features_are_probed_like_any_others(clip_model, shards):
 
 
 def test_a_part_holds_features_and_images_of_the_same_pictures(model, tmp_path, make_png):
-    out = io.BytesIO()
-    Image.new("RGB", (8, 8), (0, 0, 200)).save(out, "PNG")
-    for name, content in (("ant/1", make_png()), ("ant/2", b"broken"), ("bee/1", out.getvalue())):
+    blue = make_png((0, 0, 200), (8, 8))
+    for name, content in (("ant/1", make_png()), ("ant/2", b"broken"), ("bee/1", blue)):
         (tmp_path / "animals" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "animals" / f"{name}.png").write_bytes(content)
     part = embedded(model, load_labelled(tmp_path / "animals"))
     assert (part.rows.tolist(), part.images.labels.tolist(), part.targets.tolist()) == ([0, 2], ["ant", "bee"], [0, 1])
-    np.testing.assert_allclose(part.features[1], model.embed([out.getvalue()])[0], atol=1e-5)
+    np.testing.assert_allclose(part.features[1], model.embed([blue])[0], atol=1e-5)
     last = part.take(np.array([False, True]))
     assert (last.rows.tolist(), last.images.labels.tolist(), len(last)) == ([2], ["bee"], 1)
     assert isinstance(last, Part)

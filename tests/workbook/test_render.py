@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
+import shutil
+from contextlib import redirect_stdout
 from html import escape
 from pathlib import Path
 
@@ -19,6 +22,7 @@ FIGURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhg
 PICTURED = """
 from IPython.display import HTML, display
 display(HTML('<img src="data:image/png;base64,AA"><b>its words</b>'), HTML('<p style="background:url(data:image/png)">'))"""
+IMPORTS = "import sys\nsys.path.insert(0, '../mine')\nfrom catlip_lite.workbook import run_folder"
 FINDING = "from IPython.display import Markdown, display\ndisplay(Markdown(f'**{threshold}** is the threshold of {run}'))"
 
 
@@ -31,22 +35,41 @@ def write_notebook(path, title, *code, parameters="run = 'smoke'"):
     return path
 
 
-@pytest.fixture
-def workbook(tmp_path, monkeypatch):
+def write_workbook(folder: Path, *code: str) -> Path:
     """A workbook of two notebooks; the parameter `threshold` belongs to the first, `lr` to the second."""
     for name in ("notebooks", "params"):
-        (tmp_path / name).mkdir()
-    write_notebook(
-        tmp_path / "notebooks/01_first.ipynb",
-        "First",
-        "print(f'threshold {threshold}')",
-        FINDING,
-        parameters="run: str = 'smoke'  # run\nthreshold = 500",
-    )
-    write_notebook(tmp_path / "notebooks/02_second.ipynb", "Second", parameters="run = 'smoke'\nlr = 1e-3")
-    (tmp_path / "params/trial.yaml").write_text("threshold: 7\nlr: 0.1\n")
-    monkeypatch.chdir(tmp_path)
+        (folder / name).mkdir()
+    parameters = "run: str = 'smoke'  # run\nthreshold = 500"
+    cells = ("print(f'threshold {threshold}')", FINDING, *code)
+    write_notebook(folder / "notebooks/01_first.ipynb", "First", *cells, parameters=parameters)
+    write_notebook(folder / "notebooks/02_second.ipynb", "Second", parameters="run = 'smoke'\nlr = 1e-3")
+    (folder / "params/trial.yaml").write_text("threshold: 7\nlr: 0.1\n")
+    return folder
+
+
+@pytest.fixture
+def workbook(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_workbook(tmp_path))
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """A workbook whose first notebook, which imports one of our modules, is rendered, and what was on the terminal."""
+    folder = write_workbook(tmp_path_factory.mktemp("workbook"), IMPORTS)
+    (folder / "mine").symlink_to(Path(catlip_lite.__file__).parents[1])
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
+        patch.chdir(folder)
+        assert render(folder) == 0
+    return folder, said.getvalue()
+
+
+@pytest.fixture
+def again(rendered, tmp_path, monkeypatch):
+    """A copy of it, to change."""
+    shutil.copytree(rendered[0], tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
 
 
 def render(workbook, name="01_first"):
@@ -113,32 +136,30 @@ def test_captions_that_nobody_named_are_the_shards_own(workbook):
     assert shares(workbook)["01_first"]["captions"] == "photos"
 
 
-def test_a_rendered_notebook_has_the_parameters_and_its_lines_are_on_the_terminal(workbook, capsys):
-    assert render(workbook) == 0
-    assert re.search(r"^01 +0:\d\d  threshold 7$", capsys.readouterr().out, re.MULTILINE)
+def test_a_rendered_notebook_has_the_parameters_and_its_lines_are_on_the_terminal(rendered):
+    workbook, said = rendered
+    assert re.search(r"^01 +0:\d\d  threshold 7$", said, re.MULTILINE)
     folder = workbook / "outputs/trial"
     assert "threshold 7" in (folder / "notebooks/01_first.ipynb").read_text()
     assert "<strong>7</strong> is the threshold of trial" in (folder / "index.html").read_text()
 
 
-def test_pages_load_nothing_from_the_network(workbook):
-    render(workbook)
+def test_pages_load_nothing_from_the_network(rendered):
     for page in ("01_first.html", "index.html"):
-        text = (workbook / "outputs/trial" / page).read_text()
+        text = (rendered[0] / "outputs/trial" / page).read_text()
         assert not re.findall(r"<(?:script|img|link)[^>]+(?:src|href)=[\"']http[^>]*", text), page
 
 
-def test_a_failed_notebook_keeps_the_earlier_render_and_says_why_in_one_line(workbook, capsys):
-    render(workbook)
-    folder = workbook / "outputs/trial"
+def test_a_failed_notebook_keeps_the_earlier_render_and_says_why_in_one_line(again, capsys):
+    folder = again / "outputs/trial"
     earlier = (folder / "notebooks/01_first.ipynb").read_bytes(), (folder / "01_first.html").read_bytes()
     write_notebook(
-        workbook / "notebooks/01_first.ipynb",
+        again / "notebooks/01_first.ipynb",
         "First",
         "raise ValueError('captions are empty:\\ngive another column')",
         parameters="run = 'smoke'\nthreshold = 500",
     )
-    assert render(workbook) == 1
+    assert render(again) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "01_first failed at In [3]: ValueError: captions are empty: give another column" in error
@@ -161,12 +182,8 @@ def test_the_front_page_has_a_card_for_each_notebook_in_order(workbook):
         assert expected in second
 
 
-def test_a_notebook_depends_on_the_modules_it_imported_and_its_pages_do_not_show_how_that_is_known(workbook):
-    (workbook / "mine").symlink_to(Path(catlip_lite.__file__).parents[1])
-    imports = "import sys\nsys.path.insert(0, '../mine')\nfrom catlip_lite.workbook import run_folder"
-    write_notebook(workbook / "notebooks/01_first.ipynb", "First", imports, parameters="run = 'smoke'\nthreshold = 500")
-    render(workbook)
-    folder = workbook / "outputs/trial/notebooks"
+def test_a_notebook_depends_on_the_modules_it_imported_and_its_pages_do_not_show_how_that_is_known(rendered):
+    folder = rendered[0] / "outputs/trial/notebooks"
     rule = (folder / "01_first.d").read_text()
     modules = ["__init__", "orphans", "workbook/__init__", "workbook/parameters", "workbook/run_folder"]
     assert re.findall(r"^\S+/catlip_lite/(\S+)\.py:$", rule, re.MULTILINE) == modules
@@ -209,17 +226,15 @@ def test_published_pages_leave_out_artwork_and_keep_the_rest(workbook):
     assert "01_first.html" in (workbook / "outputs/published/trial/index.html").read_text()
 
 
-def test_the_list_of_published_runs_says_what_each_is_about(workbook):
-    (workbook / "params/trial.yaml").write_text("# A trial: of two\n# notebooks.\n#\n# Takes a minute.\nthreshold: 7\n")
-    render(workbook)
+def test_the_list_of_published_runs_says_what_each_is_about(again):
+    (again / "params/trial.yaml").write_text("# A trial: of two\n# notebooks.\n#\n# Takes a minute.\nthreshold: 7\n")
     main(["--publish", "--run", "trial"])
-    runs = (workbook / "outputs/published/index.html").read_text()
+    runs = (again / "outputs/published/index.html").read_text()
     assert "A trial: of two\nnotebooks.\n<" in runs and 'href="trial/01_first.html"' in runs
 
 
-def test_a_card_names_the_machine_and_leads_to_the_parameters_of_its_notebook(workbook):
-    render(workbook)
-    folder = workbook / "outputs/trial"
+def test_a_card_names_the_machine_and_leads_to_the_parameters_of_its_notebook(rendered):
+    folder = rendered[0] / "outputs/trial"
     told = f'<span>{escape(describe_machine())}</span><a href="01_first.html#parameters">'
     assert told in (folder / "index.html").read_text()
     _, _, there = (folder / "01_first.html").read_text().partition('id="parameters"')

@@ -1,10 +1,10 @@
 """Drawings on painted grounds, with masks that are the drawings, in ADE20k's and COCO's layouts at once."""
 
-import io
 import json
 
 import numpy as np
 import pytest
+from files import encode
 from PIL import Image, ImageDraw
 
 from catlip_lite.data.demo import composites
@@ -30,10 +30,9 @@ COLOURS = {"apple": (200, 30, 30), "leaf": (30, 160, 30), "sky": (40, 60, 220)}
 
 def picture(draw) -> bytes:
     """72 x 72 pixels of white paper with what `draw` puts on it."""
-    page, out = Image.new("RGB", (72, 72), "white"), io.BytesIO()
+    page = Image.new("RGB", (72, 72), "white")
     draw(ImageDraw.Draw(page))
-    page.save(out, "PNG")
-    return out.getvalue()
+    return encode(page)
 
 
 def block(colour) -> bytes:

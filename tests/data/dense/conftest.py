@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from files import write
-from squares import HEIGHT, SQUARE, WIDTH, encoded, square_of
+from files import encode, write
+from squares import HEIGHT, SQUARE, WIDTH, square_of
 
 
 @pytest.fixture
@@ -15,9 +15,9 @@ def scene_parsing(tmp_path):
         root = tmp_path / "ADEChallengeData2016"
         write(root / "objectInfo150.txt", table)
         for name, mask in masks.items():
-            write(root / "images" / split / f"{name}.png", encoded(square_of(255)))
+            write(root / "images" / split / f"{name}.png", encode(square_of(255)))
             if mask is not None:
-                write(root / "annotations" / split / f"{name}.png", mask if isinstance(mask, bytes) else encoded(mask))
+                write(root / "annotations" / split / f"{name}.png", mask if isinstance(mask, bytes) else encode(mask))
         return root
 
     return put
@@ -30,7 +30,7 @@ def instances(tmp_path):
 
     def put(objects, images=2, size=(WIDTH, HEIGHT), categories=("cat", "dog"), picture=None):
         for i in range(images):
-            write(tmp_path / "val2017" / f"{i:012d}.png", picture or encoded(square_of(255)))
+            write(tmp_path / "val2017" / f"{i:012d}.png", picture or encode(square_of(255)))
         content = {
             "images": [{"id": 7 + i, "file_name": f"{i:012d}.png", "width": size[0], "height": size[1]} for i in range(images)],
             "categories": [{"id": 10 * i, "name": name} for i, name in enumerate(categories, start=1)],

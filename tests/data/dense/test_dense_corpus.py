@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from files import write
-from squares import HEIGHT, WIDTH, encoded
+from files import encode, write
+from squares import HEIGHT, WIDTH
 
 from catlip_lite.data.dense import IGNORED, DenseCorpus, DetectionViews, SegmentationViews, load_objects, load_segmentation
 from catlip_lite.data.images import AUGMENTATIONS, Augmentation
@@ -35,8 +35,8 @@ def images_of(tmp_path, scene_parsing, instances):
     ]
     path = instances(objects, images=COUNT)
     for i in range(COUNT):
-        write(root / "images" / "training" / f"{i:02d}.png", encoded(picture(i)))
-        write(tmp_path / "val2017" / f"{i:012d}.png", encoded(picture(i)))
+        write(root / "images" / "training" / f"{i:02d}.png", encode(picture(i)))
+        write(tmp_path / "val2017" / f"{i:012d}.png", encode(picture(i)))
     return lambda kind: load_segmentation(f"{root}#split=training") if kind == "segmentation" else load_objects(path)
 
 
@@ -81,14 +81,14 @@ def test_objects_of_a_batch_are_end_to_end_with_the_rows_of_their_images(images_
         assert batch.weights.tolist() == [1] * 4  # of images without objects, too
 
 
-@pytest.mark.parametrize("kind", VIEWS)
+@pytest.mark.parametrize("kind", ["segmentation", "jitter"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers_gives_the_same_batches(images_of, kind, workers):
     alone, helped = (corpus_of(images_of, kind, workers=n).batches(specs(size=6, micro=6)) for n in (0, workers))
     assert_same(list(alone), list(helped))
 
 
-@pytest.mark.parametrize("kind", VIEWS)
+@pytest.mark.parametrize("kind", ["segmentation", "jitter"])
 def test_a_view_does_not_depend_on_its_neighbours(images_of, kind):
     corpus = corpus_of(images_of, kind)
     together = list(corpus.batches(specs(micro=4)))
@@ -96,7 +96,7 @@ def test_a_view_does_not_depend_on_its_neighbours(images_of, kind):
     assert_same(together, [joined(one_by_one[at : at + 4]) for at in range(0, COUNT, 4)])
 
 
-@pytest.mark.parametrize("kind", VIEWS)
+@pytest.mark.parametrize("kind", ["segmentation", "jitter"])
 def test_an_augmentation_changes_the_colours_and_nothing_else(images_of, kind):
     plain = list(corpus_of(images_of, kind).batches(specs()))
     coloured, again = (list(corpus_of(images_of, kind, augmentation=AUGMENTATIONS["drawings"]).batches(specs())) for _ in "ab")
@@ -108,7 +108,7 @@ def test_an_augmentation_changes_the_colours_and_nothing_else(images_of, kind):
     assert (grey.int() - plain[0].images.int()).abs().max() <= 1
 
 
-@pytest.mark.parametrize("kind", VIEWS)
+@pytest.mark.parametrize("kind", ["segmentation", "jitter"])
 def test_another_epoch_or_seed_draws_other_views(images_of, kind):
     def by_name(corpus, start):
         (batch,) = corpus.batches([BatchSpec(start, COUNT, 0, COUNT, SIZE)])
@@ -128,7 +128,7 @@ def test_torchs_generator_is_left_as_it_was(images_of):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("kind", VIEWS)
+@pytest.mark.parametrize("kind", ["segmentation", "jitter"])
 def test_a_batch_survives_pickling_and_a_change_of_device(images_of, kind):
     (batch,) = corpus_of(images_of, kind).batches(specs(steps=1))
     assert_same([batch], [pickle.loads(pickle.dumps(batch))])
@@ -149,7 +149,7 @@ def test_views_come_at_the_size_asked_for(images_of):
 def test_images_and_masks_that_cannot_be_used_are_rows_of_weight_0_with_their_reasons(images_of, workers):
     good = corpus_of(images_of, "segmentation").images
     write_to = {i: (good.files.path(i), good.masks.path(i)) for i in range(COUNT)}
-    for i, content in ((0, b"no image"), (1, encoded(picture(1)[:, :50])), (2, encoded(picture(2)[..., 0] // 20 + 4))):
+    for i, content in ((0, b"no image"), (1, encode(picture(1)[:, :50])), (2, encode(picture(2)[..., 0] // 20 + 4))):
         with open(write_to[i][0 if i < 2 else 1], "wb") as file:
             file.write(content)
     corpus = DenseCorpus(good, SIZE, VIEWS["segmentation"], workers=workers)

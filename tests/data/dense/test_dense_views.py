@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from files import write
-from squares import HEIGHT, SQUARE, WIDTH, encoded, square_of
+from files import encode, write
+from squares import HEIGHT, SQUARE, WIDTH, square_of
 from torchvision.ops import masks_to_boxes
 
 from catlip_lite.data.dense import IGNORED, DetectionViews, SegmentationViews, load_objects, load_segmentation
@@ -57,7 +57,7 @@ def test_squashed_boxes_are_the_annotated_ones_in_the_views_pixels(one_square):
 
 
 def test_what_jitter_shrinks_is_padded_to_the_right_and_below_with_black(instances):
-    picture = encoded(np.full((HEIGHT, WIDTH), 255, np.uint8))
+    picture = encode(np.full((HEIGHT, WIDTH), 255, np.uint8))
     images = load_objects(instances([], picture=picture))
     inside = torch.zeros(60, 60, dtype=torch.bool)
     inside[:20, :30] = True
@@ -87,7 +87,7 @@ def test_an_image_without_objects_has_a_view_without(one_square):
 
 
 def test_an_image_of_another_size_than_annotated_is_refused(instances):
-    images = load_objects(instances([], picture=encoded(square_of(9)[:, :50])))
+    images = load_objects(instances([], picture=encode(square_of(9)[:, :50])))
     with pytest.raises(ValueError, match="000000000000.png is 50 x 40 pixels, annotated are 60 x 40"):
         DetectionViews()(images, 0, 32)
 
@@ -133,7 +133,7 @@ def test_what_a_crop_lacks_is_black_and_ignored(segmented):
 
 def test_the_long_side_has_at_most_two_of_the_view(scene_parsing, tmp_path):
     root = scene_parsing({"a": np.ones((20, 200), np.uint8)})
-    write(root / "images" / "training" / "a.png", encoded(np.full((20, 200), 255, np.uint8)))
+    write(root / "images" / "training" / "a.png", encode(np.full((20, 200), 255, np.uint8)))
     images = load_segmentation(f"{root}#split=training")
     for view in drawn(SegmentationViews(), images, 32):  # 6 x 64 pixels, whatever is drawn
         assert (view.masks[0] != IGNORED).sum() == 6 * 32
@@ -159,7 +159,7 @@ def test_a_mask_of_another_size_than_its_image_is_refused(scene_parsing):
 
 def test_an_image_too_thin_to_be_resized_is_refused(scene_parsing):
     root = scene_parsing({"a": np.ones((1, 500), np.uint8)})
-    write(root / "images" / "training" / "a.png", encoded(np.zeros((1, 500), np.uint8)))
+    write(root / "images" / "training" / "a.png", encode(np.zeros((1, 500), np.uint8)))
     with pytest.raises(ValueError, match="500 x 1 pixels are too thin"):
         SegmentationViews()(load_segmentation(f"{root}#split=training"), 0, 32)
 
@@ -173,7 +173,7 @@ def test_images_of_any_kind_of_pixels_are_seen_alike(scene_parsing, pixels):
     root = scene_parsing({"a": square_of(2, ground=1)})
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels[..., 3] = 255
-    write(root / "images" / "training" / "a.png", encoded(pixels))
+    write(root / "images" / "training" / "a.png", encode(pixels))
     images = load_segmentation(f"{root}#split=training")
     views = SegmentationViews((1, 1), most_of_a_class=1, flip=0)
     view = views(images, 0, 40)

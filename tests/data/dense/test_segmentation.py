@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from files import write
+from files import encode, write
 from PIL import Image
-from squares import HEIGHT, WIDTH, encoded, square_of
+from squares import HEIGHT, WIDTH, square_of
 
 from catlip_lite.data.dense import IGNORED, load_segmentation
 
@@ -39,7 +39,7 @@ def test_a_root_with_splits_wants_one_of_them(scene_parsing):
 
 def test_own_images_without_splits_have_classes_in_a_plain_list(tmp_path):
     for folder, pixels in (("images", square_of(255)), ("annotations", square_of(1, ground=2))):
-        write(tmp_path / folder / "x.png", encoded(pixels))
+        write(tmp_path / folder / "x.png", encode(pixels))
     with pytest.raises(FileNotFoundError, match="has no list of classes, objectInfo150.txt or classes.txt"):
         load_segmentation(tmp_path)
     write(tmp_path / "classes.txt", "leaf\nsoil\n")
@@ -52,7 +52,7 @@ def test_a_palette_masks_classes_are_its_indices(scene_parsing):
     palette = Image.fromarray(square_of(3, ground=1)).convert("L")
     palette.putpalette([255 - i // 3 for i in range(768)])
     assert palette.mode == "P"
-    images = load_segmentation(f"{scene_parsing({'a': encoded(palette)})}#split=training")
+    images = load_segmentation(f"{scene_parsing({'a': encode(palette)})}#split=training")
     assert images.mask(0).tolist() == square_of(2, ground=0).tolist()
 
 
@@ -73,7 +73,7 @@ def test_255_is_ignored_too(scene_parsing):
         (square_of(300, dtype=np.uint16), "a.png has class number 300"),
         (np.zeros((HEIGHT, WIDTH, 3), np.uint8), "a.png is RGB, where a mask has one channel"),
         (b"no image", "a.png: unreadable mask"),
-        (encoded(square_of(1))[:60], "a.png: unreadable mask"),
+        (encode(square_of(1))[:60], "a.png: unreadable mask"),
     ],
     ids=["beyond the list", "beyond a byte", "colours", "no image", "cut off"],
 )

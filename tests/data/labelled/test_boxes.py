@@ -1,11 +1,11 @@
 """Labels follow what a view shows, whoever drew it."""
 
-import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from files import encode
 from PIL import Image
 
 from catlip_lite.data.images import AUGMENTATIONS, Evaluation
@@ -100,11 +100,9 @@ def picture() -> Image.Image:
 @pytest.fixture
 def squares(tmp_path):
     """40 copies of the picture with two labels and boxes, and one file that is no image."""
-    out = io.BytesIO()
-    picture().save(out, "PNG")
     names = [f"{i:02d}.png" for i in range(41)]
     for name in names:
-        (tmp_path / name).write_bytes(out.getvalue() if name != "07.png" else b"no image")
+        (tmp_path / name).write_bytes(encode(picture()) if name != "07.png" else b"no image")
     count = len(names)
     boxes = Boxes(
         np.repeat(np.arange(count), 2),
