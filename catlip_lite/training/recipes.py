@@ -193,13 +193,26 @@ CHOICES = {
 
 
 def given_values(kind: type[Recipe], model: str, given: dict) -> dict:
-    """The model and those given that are not None. Raises ValueError for a model or a name that is unknown."""
+    """The model and those given that are not None. Raises ValueError for an unknown model or name, or a number that is none."""
     if model not in MODELS:
         raise ValueError(f"model={model!r} is unknown: choose one of {', '.join(MODELS)}")
-    unknown = set(given) - {f.name for f in fields(kind)}
+    types = {f.name: str(f.type) for f in fields(kind)}
+    unknown = set(given) - types.keys()
     if unknown:
         raise ValueError(f"a {kind.__name__} has no {', '.join(sorted(unknown))}")
-    return {"model": model, **{name: value for name, value in given.items() if value is not None}}
+    return {"model": model, **{name: as_number(name, v, types[name]) for name, v in given.items() if v is not None}}
+
+
+def as_number(name: str, value: Any, kind: str) -> Any:
+    """A number that came as a string: 1e-3 is one in YAML, where a shell and a file of parameters are read. kind: "int …" or
+    "float …", the field's type; values of other fields stay as they are."""
+    if not isinstance(value, str) or not kind.startswith(("int", "float")):
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"{name}={value!r} must be a number") from None
+    return int(number) if kind.startswith("int") and number.is_integer() else number
 
 
 def _settle(values: dict, processes: int, *, keep_micro_batch: bool) -> None:
@@ -290,7 +303,7 @@ def recipe_for(
     `superclip` its authors' loss, `superclass`.
     Raises ValueError for an unknown model, name or impossible value.
     """
-    given = given_values(Recipe, model, given)
+    given, epochs = given_values(Recipe, model, given), as_number("epochs", epochs, "float")
     demo, few = model == "vit_nano8", num_samples is not None and num_samples < FEW_IMAGES
     objective = given.get("objective", "catlip")
     contrastive = objective != "catlip"
