@@ -109,6 +109,13 @@ def test_impossible_values_are_refused(name, value, told):
         recipe_for("vit_b16", **{name: value})
 
 
+@pytest.mark.parametrize("of", [{"num_samples": 1000}, {"num_images": 1000}], ids=["pre-training", "fine-tuning"])
+def test_steps_win_over_epochs_with_a_word(of, caplog):
+    make = recipe_for if "num_samples" in of else finetune_recipe_for
+    assert make("vit_s16", **of, epochs=2, max_steps=3).max_steps == 3
+    assert "epochs=2 does not count: max_steps=3 is given, too" in caplog.text
+
+
 def test_a_number_in_powers_of_ten_which_yaml_reads_as_a_string_is_a_number():
     given = {"lr": "1e-3", "max_steps": "2e2", "epochs": "1e1"}
     recipe = recipe_for("vit_s16", num_samples=1000, **given)
