@@ -75,25 +75,17 @@ class RunOptions:
 
 # --- the learner --------------------------------------------------------------------------------------------------------------
 
-Normalise = tuple[Sequence[float], Sequence[float]]  # mean and std of red, green and blue
-
 
 class Learner(nn.Module):
     """What a step differentiates: uint8 or 0..1 images and sparse targets -> the loss, a scalar.
 
     loss: (outputs of the network, indices, rows, and boxes or masks where batches have them) -> float32 [B]; the weighted sum
-    over images is divided by B. target_mse: scalar tensor, RangeAugment's goal, unused without it. normalise: mean and std of
-    each colour, taken off just before the network; None for a network that sees 0..1.
+    over images is divided by B. target_mse: scalar tensor, RangeAugment's goal, unused without it.
     """
 
-    def __init__(
-        self, network: nn.Module, loss: Callable, range_augment: RangeAugment | None = None, normalise: Normalise | None = None
-    ):
+    def __init__(self, network: nn.Module, loss: Callable, range_augment: RangeAugment | None = None):
         super().__init__()
         self.network, self.loss, self.range_augment = network, loss, range_augment
-        self.normalise = normalise is not None
-        for name, values in zip(("mean", "std"), normalise or (), strict=False):  # of the model, not of a checkpoint
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(
         self, images: torch.Tensor, indices: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor,
@@ -104,8 +96,6 @@ class Learner(nn.Module):
         penalty = 0.0
         if self.range_augment is not None:
             images, penalty = self.range_augment(images, target_mse)
-        if self.normalise:
-            images = (images - self.mean) / self.std
         # torch.compile would see to the layout by itself, but not in a graph of 300 nodes a convolution (12 blocks make over
         # 1,000, the stem three); on a CPU the stem is a sixth faster.
         losses = self.loss(self.network(arranged(images)), indices, rows, *dense)
@@ -135,9 +125,7 @@ class Learner(nn.Module):
         return training_flops(self.network, image_size, keep_tokens=keep_tokens) + getattr(self.loss, "training_flops", 0)
 
 
-def create_learner(
-    network: nn.Module, loss: Callable, recipe: Recipe, options: RunOptions, normalise: Normalise | None = None
-) -> tuple[Learner, torch.dtype]:
+def create_learner(network: nn.Module, loss: Callable, recipe: Recipe, options: RunOptions) -> tuple[Learner, torch.dtype]:
     """A network on its device with all that a forward pass needs, and the precision it computes in."""
     device = choose_device(options.device)
     dtype = choose_precision(device, options.precision)
@@ -148,7 +136,7 @@ def create_learner(
         torch.set_float32_matmul_precision("high")  # TF32, where a product is not in bf16 anyway
     if recipe.patch_drop:
         network.patch_drop = PatchDropout(recipe.patch_drop, num_prefix_tokens=network.num_prefix_tokens)
-    learner = Learner(network, loss, RangeAugment() if recipe.range_augment else None, normalise)
+    learner = Learner(network, loss, RangeAugment() if recipe.range_augment else None)
     return learner.to(device).train(), dtype
 
 
@@ -216,11 +204,9 @@ class Training:
         return facts
 
 
-def start_training(
-    network: nn.Module, loss: Callable, recipe: Recipe, options: RunOptions, normalise: Normalise | None = None
-) -> Training:
+def start_training(network: nn.Module, loss: Callable, recipe: Recipe, options: RunOptions) -> Training:
     """Put a network on its device, ready for its first step."""
-    learner, dtype = create_learner(network, loss, recipe, options, normalise)
+    learner, dtype = create_learner(network, loss, recipe, options)
     learner.set_grad_checkpointing(bool(options.activation_checkpointing))
     device, how = next(network.parameters()).device, options.spread(recipe.model)
     spread = parallel.distribute(learner, learner.blocks(), how, device)
@@ -277,7 +263,6 @@ def train(
     folder: Path | None,
     options: RunOptions,
     *,
-    normalise: Normalise | None = None,
     on_log: Callable[[dict], None] = lambda entry: None,
     on_progress: Callable[[int, int, int], None] = lambda step, images, of: None,
 ) -> dict[str, torch.Tensor]:
@@ -286,7 +271,7 @@ def train(
     Every process calls it with the same arguments, its own device aside. Writes what `RunLog` writes; `on_log` gets each
     line of the log (see `Meter.read`), `on_progress` each micro-batch: the number of its step, how many images of it are done,
     and of how many. folder None: nothing is written, for runs of seconds without checkpoints. corpus: anything with its
-    `batches`, `identity` and length. normalise: see `Learner`.
+    `batches`, `identity` and length.
     Returns the averaged weights, a state dict of the network on the CPU; the network has the last ones. Where the loss has
     parameters, as a text tower has, they are trained and averaged with it, and are part of what is returned.
     Raises FloatingPointError when a loss or gradient is not finite: the step and the names of its samples are in
@@ -296,7 +281,7 @@ def train(
     if folder is None and saving:
         raise ValueError("without a folder there is no place for checkpoints: give one, or checkpoint_every=None")
     with settings_kept(device):
-        training = start_training(network, loss, recipe, options, normalise)
+        training = start_training(network, loss, recipe, options)
         facts = training.resume(folder / "checkpoints") if folder is not None and saving else None
         place = _place_of(facts, corpus, recipe, folder)
         plan = StepPlan(recipe, place, parallel.rank(), parallel.world_size())

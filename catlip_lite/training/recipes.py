@@ -303,8 +303,8 @@ def recipe_for(
     num_samples: images of the corpus, by which it is table 6's, or below ten million CC3M's; None: table 6, whatever there is.
     The batch is at most an eighth of the images, as a power of two; with fewer images a step than the paper's, lr falls by the
     square root of their ratio, as AdamW's should (Malladi et al., NeurIPS 2022). No run is longer than 100 epochs, unless
-    epochs (needs num_samples) or max_steps, which has the last word, say so. processes: how many share a step; the micro-batch, if
-    it is not given, is the paper's images a GPU, or each process's share if that is less. vit_nano8 has its own recipe.
+    epochs (needs num_samples) or max_steps, which wins, say so. processes: how many share a step; the micro-batch, if it is not
+    given, is the paper's images a GPU, or each process's share if that is less. vit_nano8 has its own recipe.
     A contrastive objective takes table 6's values for CLIP (5e-4 to 1e-6, beta2 0.98), and all of a process's share at a time;
     `superclip` its authors' loss, `superclass`.
     Raises ValueError for an unknown model, name or impossible value.
@@ -399,8 +399,8 @@ def finetune_recipe_for(
 ) -> FinetuneRecipe:
     """The recipe of a model, a name of `MODELS`, for so many training images; values given and not None replace table 7's.
 
-    task: whose column of table 7, one of `TASKS`; None: "coco" for multi-label images, else "imagenet-1k". max_steps,
-    if given, is what counts, not epochs. processes: how many share a step. A batch of more than all images is lowered, with a warning.
+    task: whose column of table 7, one of `TASKS`; None: "coco" for multi-label images, else "imagenet-1k". max_steps, if
+    it is given, wins over epochs. processes: how many share a step. A batch of more than all images is lowered, with a warning.
     Raises ValueError for an unknown name or an impossible value.
     """
     given = given_values(FinetuneRecipe, model, given)

@@ -105,9 +105,7 @@ def train_dense(
         on_log(entry)
 
     network, loss = dense_networks(model, len(images.classes), recipe)
-    mean, std = model.config.get("mean"), model.config.get("std")
-    colours = None if mean is None or std is None else (mean, std)
-    state = train(network, loss, corpus, recipe, folder, options, normalise=colours, on_log=tell)
+    state = train(network, loss, corpus, recipe, folder, options, on_log=tell)
     config = dense_config_of(model.config, images.classes, recipe)
     if folder is not None and is_main():
         save = save_detector if detection else save_segmenter

@@ -80,9 +80,7 @@ def finetune(
 
     network = classifier_network(model, head, recipe.image_size, drop_path=recipe.drop_path)
     loss = create_loss(recipe.loss, label_smoothing=recipe.label_smoothing)
-    mean, std = model.config.get("mean"), model.config.get("std")
-    colours = None if mean is None or std is None else (mean, std)
-    state = train(network, loss, corpus, recipe, folder, options, normalise=colours, on_log=tell)
+    state = train(network, loss, corpus, recipe, folder, options, on_log=tell)
     if folder is not None and is_main():
         facts = {"recipe": recipe.as_dict(), "images": len(images), "data": images.fingerprint}
         save_classifier(folder, state, images.classes, model.config, image_size=recipe.image_size, **facts)

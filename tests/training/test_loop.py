@@ -131,17 +131,6 @@ def test_the_stem_gets_pixels_with_their_channels_side_by_side():
     assert torch.equal(seen[0], images / 255)
 
 
-def test_colours_are_normalised_after_range_augment_and_just_before_the_network():
-    seen = []
-    normalise = ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
-    learner = Learner(lambda images: seen.append(images) or torch.zeros(2, 7), bce, normalise=normalise)
-    images, none = torch.arange(96, dtype=torch.uint8).view(2, 3, 4, 4), torch.zeros(0, dtype=torch.int64)
-    learner(images, none, none, torch.ones(2), torch.zeros(()))
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in normalise)
-    torch.testing.assert_close(seen[0], (images / 255 - mean) / std)
-    assert not learner.state_dict()
-
-
 def test_each_group_learns_at_its_own_rate():
     network = torch.nn.Linear(1, 1)
     groups = [{"params": [network.weight], "lr_scale": 0.5}, {"params": [network.bias]}]
