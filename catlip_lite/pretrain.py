@@ -256,7 +256,7 @@ def check_disk(job: PretrainJob, num_classes: int) -> None:
     model, checkpoint, _ = storage(*towers_on_paper(job.recipe, num_classes))
     every = options.checkpoint_every or steps
     saves = math.ceil(steps / every)
-    last = min(options.keep_last, saves)
+    last = min(parallel.KEPT, saves)
     at_once = max(min(last + 1, saves) * checkpoint, last * checkpoint + model)  # one is written before one goes
     forever = steps // math.lcm(every, options.keep_every) if options.keep_every else 0
     there = sum(file.stat().st_size for file in folder.glob("checkpoints/step_*/*"))
@@ -264,8 +264,8 @@ def check_disk(job: PretrainJob, num_classes: int) -> None:
     told = f"{folder}: a checkpoint takes {shown(checkpoint, 'B')}"
     if at_once > free:
         raise OSError(
-            f"{told}, keep_last={options.keep_last} of them, another while it is written and the model {shown(at_once, 'B')}; "
-            f"{shown(free, 'B')} are free on this disk: make room, lower keep_last, or link outputs/ to a larger disk"
+            f"{told}, {last} of them, another while it is written and the model {shown(at_once, 'B')}; "
+            f"{shown(free, 'B')} are free on this disk: make room, or link outputs/ to a larger disk"
         )
     later = at_once + forever * checkpoint
     if later > free:

@@ -15,7 +15,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from timm.layers import PatchDropout
@@ -41,7 +40,7 @@ class RunOptions:
     device: None, the best there is. precision: see `choose_precision`. compile: torch.compile; None: on GPUs, Apple's aside.
     parallel: "ddp" or "fsdp", see `distribute`; None: fsdp for vit_l16 and vit_h16. activation_checkpointing: compute
     activations twice, keep fewer; None: as `fit_to_device` finds. checkpoint_every, keep_every, log_every: steps;
-    checkpoint_every None: none, as for runs of seconds. keep_last, keep_every: see `save_checkpoint`. record_samples: see
+    checkpoint_every None: none, as for runs of seconds. keep_every: see `save_checkpoint`. record_samples: see
     `RunLog`. also_every: steps after which there is a checkpoint besides, where `checkpoint_every` of them take long.
     """
 
@@ -51,7 +50,6 @@ class RunOptions:
     parallel: str | None = None
     activation_checkpointing: bool | None = None
     checkpoint_every: int | None = 1000
-    keep_last: int = 2
     keep_every: int | None = None
     log_every: int = 20
     record_samples: bool = False
@@ -60,9 +58,8 @@ class RunOptions:
     def __post_init__(self):
         if self.parallel not in (None, *parallel.PARALLEL):
             raise ValueError(f"parallel={self.parallel!r} is unknown: choose ddp (each has the model) or fsdp (they share it)")
-        for name in ("checkpoint_every", "keep_last"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.checkpoint_every is not None and self.checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every={self.checkpoint_every} must be at least 1")
 
     def spread(self, model: str) -> str:
         """How several processes share a model of this name."""
@@ -316,8 +313,8 @@ def train(
                 if save and folder is not None:
                     facts = {"position": place.position, "skipped": meter.skipped, "recipe": recipe.identity()}
                     facts |= {"micro_batch": recipe.micro_batch, **corpus.identity()}
-                    kept: dict[str, Any] = {"keep_last": options.keep_last, "keep_every": options.keep_every}
-                    parallel.save_checkpoint(folder / "checkpoints", done, training.state(), facts, **kept)
+                    checkpoints, state = folder / "checkpoints", training.state()
+                    parallel.save_checkpoint(checkpoints, done, state, facts, keep_every=options.keep_every)
         return {name: parallel.whole(value).cpu() for name, value in training.ema.state.items()}
 
 
@@ -353,7 +350,7 @@ def _stop_if_not_finite(meter: Meter, folder: Path | None, recipe: Recipe) -> No
     if meter.not_finite is None:
         return
     step, names = meter.not_finite
-    told = f"the loss or its gradient is not finite at step {step}: lower lr ({recipe.lr}) or clip ({recipe.clip})"
+    told = f"the loss or its gradient is not finite at step {step}: lower the learning rate ({recipe.lr:g})"
     if folder is not None:
         told += f", or leave out the samples named in {folder}/not_finite_rank*.json; the checkpoints before it are intact"
         if names:
