@@ -240,15 +240,14 @@ def check_disk(job: PretrainJob, num_classes: int) -> None:
     folder, options = job.pretrain_folder, job.options
     model, checkpoint, _ = storage(*towers_on_paper(job.recipe, num_classes))
     saves = math.ceil(job.recipe.max_steps / (options.checkpoint_every or job.recipe.max_steps))
-    last = min(options.keep_last, saves)
+    last = min(parallel.KEPT, saves)
     at_once = max(min(last + 1, saves) * checkpoint, last * checkpoint + model)  # one is written before one goes
     there = sum(file.stat().st_size for file in folder.glob("checkpoints/step_*/*"))
     free = shutil.disk_usage(folder).free + there
     if at_once > free:
         raise OSError(
-            f"{folder}: a checkpoint takes {shown(checkpoint, 'B')}, keep_last={options.keep_last} of them, another while it "
-            f"is written and the model {shown(at_once, 'B')}; {shown(free, 'B')} are free on this disk: make room, lower "
-            "keep_last, or link outputs/ to a larger disk"
+            f"{folder}: a checkpoint takes {shown(checkpoint, 'B')}, {last} of them, another while it is written and the model "
+            f"{shown(at_once, 'B')}; {shown(free, 'B')} are free on this disk: make room, or link outputs/ to a larger disk"
         )
 
 

@@ -68,26 +68,16 @@ def squash(image: Image.Image, size: int) -> torch.Tensor:
 class Evaluation:
     """The view of an image that evaluation takes: its short side resized, then the square in its centre.
 
-    image_size: side of the square, pixels. short_side: pixels after the resize, at least image_size; None is the reference's:
-    232/224 of image_size below 384 pixels (224 -> 232), image_size itself from 384 on (512 -> 512).
-    Pixel for pixel torchvision's `Resize(short_side, BILINEAR)` and `CenterCrop(image_size)` of a PIL image.
+    image_size: side of the square, pixels. The short side is the reference's: 232/224 of image_size below 384 pixels (224 ->
+    232), image_size itself from 384 on (512 -> 512).
+    Pixel for pixel torchvision's `Resize` and `CenterCrop` of a PIL image.
     """
 
     image_size: int
-    short_side: int | None = None
-
-    def __post_init__(self):
-        if self.image_size < 1 or (self.short_side is not None and self.short_side < self.image_size):
-            raise ValueError(
-                f"image_size={self.image_size}, short_side={self.short_side}: the crop must be at least a pixel and no larger "
-                "than the resized short side"
-            )
 
     @property
     def resized_short_side(self) -> int:
         """The short side after the resize, pixels."""
-        if self.short_side is not None:
-            return self.short_side
         return self.image_size if self.image_size >= 384 else round(self.image_size * 232 / 224)
 
     def view(self, image: Image.Image) -> torch.Tensor:

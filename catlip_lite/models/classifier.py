@@ -24,7 +24,7 @@ from .image_model import ImageLike
 from .pretrained import PretrainedModel, network_of
 from .vit import build_vit, shape_of
 
-OF_BACKBONE = ("model", "stem", "pooling", "mean", "std")  # what a classifier's configuration keeps of its backbone's
+OF_BACKBONE = ("model", "stem", "pooling")  # what a classifier's configuration keeps of its backbone's
 
 
 def classifier_network(
@@ -73,7 +73,7 @@ def save_classifier(
 def classifier_config(backbone: Mapping, classes: Sequence[str], image_size: int) -> dict:
     """What `Classifier` and `load_classifier` need to know of a network."""
     kept = {name: backbone.get(name) for name in OF_BACKBONE}
-    return {**kept, "image_size": image_size, "short_side": None, "num_classes": len(classes), "classes": list(classes)}
+    return {**kept, "image_size": image_size, "num_classes": len(classes), "classes": list(classes)}
 
 
 def load_classifier(folder: str | os.PathLike, device: str | torch.device | None = None, precision: str = "fp32") -> Classifier:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -29,7 +28,7 @@ def export_timm(model: ModelLike, destination: str | os.PathLike) -> Path:
     """Write a folder that timm loads without this package, and return its path; logits are the model's own.
 
     The folder gets `model.safetensors`, and `config.json` with the architecture, the evaluation transform (mean 0 and std 1, so
-    pixels in 0..1, unless the model has others), the WNIDs as `label_names`, synset names as `label_descriptions`:
+    pixels in 0..1), the WNIDs as `label_names`, synset names as `label_descriptions`:
 
         network = timm.create_model("local-dir:<folder>", pretrained=True)      # timm >= 1.0.26; or hf-hub:, uploaded
         transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
@@ -42,7 +41,7 @@ def export_timm(model: ModelLike, destination: str | os.PathLike) -> Path:
     if (destination / "vocabulary.parquet").exists():
         raise ValueError(f"{destination} holds a pre-trained model, which would be lost: choose another destination")
     model = _loaded(model)
-    config = timm_config(model.network, model.vocabulary, model.config)
+    config = timm_config(model.network, model.vocabulary, model.image_size)
     destination.mkdir(parents=True, exist_ok=True)
     with atomic_path(destination / "config.json") as staging:
         staging.write_text(json.dumps(config, indent=2))
@@ -51,11 +50,8 @@ def export_timm(model: ModelLike, destination: str | os.PathLike) -> Path:
     return destination
 
 
-def timm_config(network: VisionTransformer, vocabulary: Vocabulary, config: Mapping) -> dict:
-    """The config.json with which timm builds a network like this one; raises ValueError for a stem that timm has not.
-
-    config: the model's, of which image_size, short_side, mean and std count.
-    """
+def timm_config(network: VisionTransformer, vocabulary: Vocabulary, image_size: int) -> dict:
+    """The config.json with which timm builds a network like this one; raises ValueError for a stem that timm has not."""
     shape = shape_of(network)
     if shape.stem != "patches":
         other = "use export_program (one file for plain PyTorch), or pre-train with stem='patches'"
@@ -66,8 +62,8 @@ def timm_config(network: VisionTransformer, vocabulary: Vocabulary, config: Mapp
         "num_classes": len(vocabulary),
         "num_features": shape.width,
         "global_pool": shape.pooling,
-        "model_args": timm_arguments(shape, config["image_size"]),
-        "pretrained_cfg": {**_transform(config), "num_classes": len(vocabulary), **ends},
+        "model_args": timm_arguments(shape, image_size),
+        "pretrained_cfg": {**_transform(image_size), "num_classes": len(vocabulary), **ends},
         "label_names": vocabulary.wnids,
         "label_descriptions": dict(zip(vocabulary.wnids, vocabulary.names, strict=True)),
     }
@@ -95,7 +91,7 @@ def export_program(model: ModelLike, destination: str | os.PathLike) -> Path:
     images = torch.zeros(2, 3, model.image_size, model.image_size)  # two, as a batch of one would be taken for a constant
     program = torch.export.export(network.eval(), (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
     classes = list(zip(model.vocabulary.wnids, model.vocabulary.names, strict=True))
-    extra = {"classes.json": json.dumps(classes), "transform.json": json.dumps(_transform(model.config))}
+    extra = {"classes.json": json.dumps(classes), "transform.json": json.dumps(_transform(model.image_size))}
     destination.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(destination) as staging, open(staging, "wb") as file:
         torch.export.save(program, file, extra_files=extra)
@@ -116,9 +112,8 @@ def _weights(model: PretrainedModel) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in kept.items()}
 
 
-def _transform(config: Mapping) -> dict:
+def _transform(size: int) -> dict:
     """`Evaluation` and the network's input in timm's terms: the short side resized, the centre, then mean and std."""
-    size = config["image_size"]
-    share = size / (Evaluation(size, config.get("short_side")).resized_short_side + 1e-6)  # timm divides and rounds down
-    pixels = {"mean": config.get("mean") or [0.0, 0.0, 0.0], "std": config.get("std") or [1.0, 1.0, 1.0]}
+    share = size / (Evaluation(size).resized_short_side + 1e-6)  # timm divides and rounds down
+    pixels = {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
     return {"input_size": [3, size, size], **pixels, "interpolation": "bilinear", "crop_mode": "center", "crop_pct": share}

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -35,7 +35,6 @@ class ImageModel:
         if self.device.type == "cpu" and self.dtype == torch.bfloat16:
             prefer_plain_attention(network)
         self.network, self.config = network.to(self.device).eval(), config
-        self._colours = colour_statistics(config, self.device)
 
     @property
     def image_size(self) -> int:
@@ -49,13 +48,12 @@ class ImageModel:
 
     @property
     def evaluation(self) -> Evaluation:
-        """Which part of an image the network sees: config.json's image_size and short_side."""
-        return Evaluation(self.image_size, self.config.get("short_side"))
+        """Which part of an image the network sees."""
+        return Evaluation(self.image_size)
 
     def network_input(self, views: torch.Tensor) -> torch.Tensor:
-        """Of uint8 views [B, 3, H, W] what the network takes: float32 in 0..1, less the mean, over the std if it has them."""
-        pixels = views.to(self.device).float() / 255
-        return pixels if self._colours is None else (pixels - self._colours[0]) / self._colours[1]
+        """Of uint8 views [B, 3, H, W] what the network takes: float32 in 0..1, as in the reference."""
+        return views.to(self.device).float() / 255
 
     @torch.inference_mode()
     def embed(self, images: Images, batch_size: int = 256) -> np.ndarray:
@@ -81,17 +79,6 @@ class ImageModel:
         if not views:
             raise ValueError("no images given")
         return torch.stack(views)
-
-
-def colour_statistics(config: Mapping, device: torch.device | None = None) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Mean and std of a configuration, each float32 [3, 1, 1]; None if it has none. Raises ValueError for half of them."""
-    mean, std = config.get("mean"), config.get("std")
-    if mean is None and std is None:
-        return None
-    if mean is None or std is None or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError(f"mean={mean} and std={std} must be three numbers each, a colour each, std above 0; or both None")
-    mean, std = (torch.tensor(values, dtype=torch.float32, device=device)[:, None, None] for values in (mean, std))
-    return mean, std
 
 
 def is_single(images: Any) -> bool:

@@ -24,7 +24,7 @@ from ..labels.borrowing import borrow as borrow_rows
 from ..labels.mapping import map_classes
 from .clip import CONTEXT, WARMEST, ClipModel, add_projection, text_tower
 from .heads import prior_logits, zero_shot_head
-from .image_model import ImageModel, Images, colour_statistics, is_single
+from .image_model import ImageModel, Images, is_single
 from .vit import create_vit
 
 FEATURES_AT_ONCE = 4096
@@ -33,21 +33,15 @@ FEATURES_AT_ONCE = 4096
 def save_pretrained(
     folder: Path, state: dict[str, torch.Tensor], vocabulary: Vocabulary | None, *,
     model: str, image_size: int, stem: str | None = None, pooling: str | None = None,
-    mean: Sequence[float] | None = None, std: Sequence[float] | None = None, short_side: int | None = None,
     objective: str = "catlip", context_length: int = CONTEXT, **facts: object,
 ) -> Path:  # fmt: skip
     """Write the folder that `load` reads; the weights last, so that a folder with weights is complete.
 
-    vocabulary: None for `clip` and `siglip`. model, image_size, stem, pooling: what `create_vit` was given. mean, std: of each
-    colour, in 0..1, if the network was trained with (pixels / 255 - mean) / std; None: with plain pixels / 255. short_side: see
-    `Evaluation`. objective, context_length: see `Recipe`. facts: provenance.
-    Raises ValueError for a mean without std, or others than three numbers.
+    vocabulary: None for `clip` and `siglip`. model, image_size, stem, pooling: what `create_vit` was given. objective,
+    context_length: see `Recipe`. facts: provenance.
     """
-    mean, std = (None if values is None else [float(value) for value in values] for values in (mean, std))
-    pixels = {"mean": mean, "std": std, "short_side": short_side}
-    colour_statistics(pixels)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"model": model, "image_size": image_size, "stem": stem, "pooling": pooling, **pixels}
+    config = {"model": model, "image_size": image_size, "stem": stem, "pooling": pooling}
     if objective != "catlip":
         config |= {"objective": objective, "context_length": context_length}
     config |= {"num_classes": 0 if vocabulary is None else len(vocabulary), **provenance(**facts)}

@@ -102,7 +102,8 @@ def create_vit(
     name: str, num_classes: int, image_size: int = 224, *,
     stem: str | None = None, pooling: str | None = None, drop_path: float = 0.0,
 ) -> VisionTransformer:  # fmt: skip
-    """A ViT by name (a key of `MODELS`), randomly initialised as in the reference (truncated normal, std 0.02).
+    """A ViT by name (a key of `MODELS`), randomly initialised: linear layers and stem as in the reference (truncated normal of
+    std 0.02; Kaiming's), positions and CLS token as in timm (std 0.02 and 1e-6; the reference's are width^-0.5 and 0.02).
 
     forward: float [B, 3, H, W] in 0..1, no mean or std taken off -> logits float [B, num_classes]. Positions are stored for
     image_size and interpolated in two dimensions for other H, W (multiples of the patch). `forward_features` and

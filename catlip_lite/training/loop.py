@@ -15,7 +15,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from timm.layers import PatchDropout
@@ -41,7 +40,7 @@ class RunOptions:
     device: None, the best there is. precision: see `choose_precision`. compile: torch.compile; None: on GPUs, Apple's aside.
     parallel: "ddp" or "fsdp", see `distribute`; None: fsdp for vit_l16 and vit_h16. activation_checkpointing: compute
     activations twice, keep fewer; None: as `fit_to_device` finds. checkpoint_every, keep_every, log_every: steps;
-    checkpoint_every None: none, as for runs of seconds. keep_last, keep_every: see `save_checkpoint`. record_samples: see
+    checkpoint_every None: none, as for runs of seconds. keep_every: see `save_checkpoint`. record_samples: see
     `RunLog`. also_every: steps after which there is a checkpoint besides, where `checkpoint_every` of them take long.
     """
 
@@ -51,7 +50,6 @@ class RunOptions:
     parallel: str | None = None
     activation_checkpointing: bool | None = None
     checkpoint_every: int | None = 1000
-    keep_last: int = 2
     keep_every: int | None = None
     log_every: int = 20
     record_samples: bool = False
@@ -60,9 +58,8 @@ class RunOptions:
     def __post_init__(self):
         if self.parallel not in (None, *parallel.PARALLEL):
             raise ValueError(f"parallel={self.parallel!r} is unknown: choose ddp (each has the model) or fsdp (they share it)")
-        for name in ("checkpoint_every", "keep_last"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.checkpoint_every is not None and self.checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every={self.checkpoint_every} must be at least 1")
 
     def spread(self, model: str) -> str:
         """How several processes share a model of this name."""
@@ -75,25 +72,17 @@ class RunOptions:
 
 # --- the learner --------------------------------------------------------------------------------------------------------------
 
-Normalise = tuple[Sequence[float], Sequence[float]]  # mean and std of red, green and blue
-
 
 class Learner(nn.Module):
     """What a step differentiates: uint8 or 0..1 images and sparse targets -> the loss, a scalar.
 
     loss: (outputs of the network, indices, rows, and boxes or masks where batches have them) -> float32 [B]; the weighted sum
-    over images is divided by B. target_mse: scalar tensor, RangeAugment's goal, unused without it. normalise: mean and std of
-    each colour, taken off just before the network; None for a network that sees 0..1.
+    over images is divided by B. target_mse: scalar tensor, RangeAugment's goal, unused without it.
     """
 
-    def __init__(
-        self, network: nn.Module, loss: Callable, range_augment: RangeAugment | None = None, normalise: Normalise | None = None
-    ):
+    def __init__(self, network: nn.Module, loss: Callable, range_augment: RangeAugment | None = None):
         super().__init__()
         self.network, self.loss, self.range_augment = network, loss, range_augment
-        self.normalise = normalise is not None
-        for name, values in zip(("mean", "std"), normalise or (), strict=False):  # of the model, not of a checkpoint
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(
         self, images: torch.Tensor, indices: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor,
@@ -104,8 +93,6 @@ class Learner(nn.Module):
         penalty = 0.0
         if self.range_augment is not None:
             images, penalty = self.range_augment(images, target_mse)
-        if self.normalise:
-            images = (images - self.mean) / self.std
         # torch.compile would see to the layout by itself, but not in a graph of 300 nodes a convolution (12 blocks make over
         # 1,000, the stem three); on a CPU the stem is a sixth faster.
         losses = self.loss(self.network(arranged(images)), indices, rows, *dense)
@@ -135,9 +122,7 @@ class Learner(nn.Module):
         return training_flops(self.network, image_size, keep_tokens=keep_tokens) + getattr(self.loss, "training_flops", 0)
 
 
-def create_learner(
-    network: nn.Module, loss: Callable, recipe: Recipe, options: RunOptions, normalise: Normalise | None = None
-) -> tuple[Learner, torch.dtype]:
+def create_learner(network: nn.Module, loss: Callable, recipe: Recipe, options: RunOptions) -> tuple[Learner, torch.dtype]:
     """A network on its device with all that a forward pass needs, and the precision it computes in."""
     device = choose_device(options.device)
     dtype = choose_precision(device, options.precision)
@@ -148,7 +133,7 @@ def create_learner(
         torch.set_float32_matmul_precision("high")  # TF32, where a product is not in bf16 anyway
     if recipe.patch_drop:
         network.patch_drop = PatchDropout(recipe.patch_drop, num_prefix_tokens=network.num_prefix_tokens)
-    learner = Learner(network, loss, RangeAugment() if recipe.range_augment else None, normalise)
+    learner = Learner(network, loss, RangeAugment() if recipe.range_augment else None)
     return learner.to(device).train(), dtype
 
 
@@ -216,11 +201,9 @@ class Training:
         return facts
 
 
-def start_training(
-    network: nn.Module, loss: Callable, recipe: Recipe, options: RunOptions, normalise: Normalise | None = None
-) -> Training:
+def start_training(network: nn.Module, loss: Callable, recipe: Recipe, options: RunOptions) -> Training:
     """Put a network on its device, ready for its first step."""
-    learner, dtype = create_learner(network, loss, recipe, options, normalise)
+    learner, dtype = create_learner(network, loss, recipe, options)
     learner.set_grad_checkpointing(bool(options.activation_checkpointing))
     device, how = next(network.parameters()).device, options.spread(recipe.model)
     spread = parallel.distribute(learner, learner.blocks(), how, device)
@@ -277,7 +260,6 @@ def train(
     folder: Path | None,
     options: RunOptions,
     *,
-    normalise: Normalise | None = None,
     on_log: Callable[[dict], None] = lambda entry: None,
     on_progress: Callable[[int, int, int], None] = lambda step, images, of: None,
 ) -> dict[str, torch.Tensor]:
@@ -286,7 +268,7 @@ def train(
     Every process calls it with the same arguments, its own device aside. Writes what `RunLog` writes; `on_log` gets each
     line of the log (see `Meter.read`), `on_progress` each micro-batch: the number of its step, how many images of it are done,
     and of how many. folder None: nothing is written, for runs of seconds without checkpoints. corpus: anything with its
-    `batches`, `identity` and length. normalise: see `Learner`.
+    `batches`, `identity` and length.
     Returns the averaged weights, a state dict of the network on the CPU; the network has the last ones. Where the loss has
     parameters, as a text tower has, they are trained and averaged with it, and are part of what is returned.
     Raises FloatingPointError when a loss or gradient is not finite: the step and the names of its samples are in
@@ -296,7 +278,7 @@ def train(
     if folder is None and saving:
         raise ValueError("without a folder there is no place for checkpoints: give one, or checkpoint_every=None")
     with settings_kept(device):
-        training = start_training(network, loss, recipe, options, normalise)
+        training = start_training(network, loss, recipe, options)
         facts = training.resume(folder / "checkpoints") if folder is not None and saving else None
         place = _place_of(facts, corpus, recipe, folder)
         plan = StepPlan(recipe, place, parallel.rank(), parallel.world_size())
@@ -331,8 +313,8 @@ def train(
                 if save and folder is not None:
                     facts = {"position": place.position, "skipped": meter.skipped, "recipe": recipe.identity()}
                     facts |= {"micro_batch": recipe.micro_batch, **corpus.identity()}
-                    kept: dict[str, Any] = {"keep_last": options.keep_last, "keep_every": options.keep_every}
-                    parallel.save_checkpoint(folder / "checkpoints", done, training.state(), facts, **kept)
+                    checkpoints, state = folder / "checkpoints", training.state()
+                    parallel.save_checkpoint(checkpoints, done, state, facts, keep_every=options.keep_every)
         return {name: parallel.whole(value).cpu() for name, value in training.ema.state.items()}
 
 
@@ -368,7 +350,7 @@ def _stop_if_not_finite(meter: Meter, folder: Path | None, recipe: Recipe) -> No
     if meter.not_finite is None:
         return
     step, names = meter.not_finite
-    told = f"the loss or its gradient is not finite at step {step}: lower lr ({recipe.lr}) or clip ({recipe.clip})"
+    told = f"the loss or its gradient is not finite at step {step}: lower the learning rate ({recipe.lr:g})"
     if folder is not None:
         told += f", or leave out the samples named in {folder}/not_finite_rank*.json; the checkpoints before it are intact"
         if names:

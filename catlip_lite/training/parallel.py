@@ -161,13 +161,14 @@ FULL = ("inline_container", "No space left", "os error 28", "quota exceeded")  #
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")  # one process is fine
 
 
-def save_checkpoint(
-    folder: Path, step: int, state: dict, facts: dict | None = None, *, keep_last: int = 2, keep_every: int | None = None
-) -> Path:
+KEPT = 2  # of the newest checkpoints: should the last be damaged, there is one more
+
+
+def save_checkpoint(folder: Path, step: int, state: dict, facts: dict | None = None, *, keep_every: int | None = None) -> Path:
     """Write `step_<n>`, whole or not at all, and delete old ones. Every process calls it; `folder` is one that all of them see.
 
-    state: nested dict of tensors (spread by FSDP or not). facts: JSON values. keep_last: so many of the newest stay;
-    keep_every: and those whose step is a multiple of this.
+    state: nested dict of tensors (spread by FSDP or not). facts: JSON values. The newest two stay; keep_every: and
+    those whose step is a multiple of this.
     """
     path, staging = folder / f"step_{step:08d}", folder / f".step_{step:08d}"
     if is_main():
@@ -188,7 +189,7 @@ def save_checkpoint(
         staging.rename(path)
         newest_first = _by_step(folder)
         at = newest_first.index(path)
-        later, old = newest_first[:at], newest_first[at + keep_last :]  # later ones were damaged: the run went on before them
+        later, old = newest_first[:at], newest_first[at + KEPT :]  # later ones were damaged: the run went on before them
         for gone in later + [p for p in old if not keep_every or int(p.name.removeprefix("step_")) % keep_every]:
             shutil.rmtree(gone)
     wait_for_all()
@@ -267,5 +268,5 @@ def full_disk_told(folder: Path, checkpoint: str) -> Iterator[None]:
             _sweep(folder / "checkpoints")
         raise OSError(
             f"the disk of {folder} is full: {shutil.disk_usage(folder).free / 1e6:,.0f} MB are free, a checkpoint takes "
-            f"{checkpoint}; make room or lower keep_last, then run again: it goes on from the last checkpoint"
+            f"{checkpoint}; make room or link outputs/ to a larger disk, then run again: it goes on from the last checkpoint"
         ) from error

@@ -193,13 +193,32 @@ CHOICES = {
 
 
 def given_values(kind: type[Recipe], model: str, given: dict) -> dict:
-    """The model and those given that are not None. Raises ValueError for a model or a name that is unknown."""
+    """The model and those given that are not None. Raises ValueError for an unknown model or name, or a number that is none."""
     if model not in MODELS:
         raise ValueError(f"model={model!r} is unknown: choose one of {', '.join(MODELS)}")
-    unknown = set(given) - {f.name for f in fields(kind)}
+    types = {f.name: str(f.type) for f in fields(kind)}
+    unknown = set(given) - types.keys()
     if unknown:
         raise ValueError(f"a {kind.__name__} has no {', '.join(sorted(unknown))}")
-    return {"model": model, **{name: value for name, value in given.items() if value is not None}}
+    return {"model": model, **{name: as_number(name, v, types[name]) for name, v in given.items() if v is not None}}
+
+
+def as_number(name: str, value: Any, kind: str) -> Any:
+    """A number that came as a string: 1e-3 is one in YAML, where a shell and a file of parameters are read. kind: "int …" or
+    "float …", the field's type; values of other fields stay as they are."""
+    if not isinstance(value, str) or not kind.startswith(("int", "float")):
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"{name}={value!r} must be a number") from None
+    return int(number) if kind.startswith("int") and number.is_integer() else number
+
+
+def _tell_of_steps_and_epochs(max_steps: int | None, epochs: float | None) -> None:
+    """A few steps of a run whose file names its epochs are a fair wish, so it is not refused."""
+    if max_steps is not None and epochs is not None:
+        logger.warning("epochs=%g does not count: max_steps=%d is given, too", epochs, max_steps)
 
 
 def _settle(values: dict, processes: int, *, keep_micro_batch: bool) -> None:
@@ -284,13 +303,13 @@ def recipe_for(
     num_samples: images of the corpus, by which it is table 6's, or below ten million CC3M's; None: table 6, whatever there is.
     The batch is at most an eighth of the images, as a power of two; with fewer images a step than the paper's, lr falls by the
     square root of their ratio, as AdamW's should (Malladi et al., NeurIPS 2022). No run is longer than 100 epochs, unless
-    epochs (instead of max_steps; needs num_samples) or max_steps say so. processes: how many share a step; the micro-batch, if
-    it is not given, is the paper's images a GPU, or each process's share if that is less. vit_nano8 has its own recipe.
+    epochs (needs num_samples) or max_steps, which wins, say so. processes: how many share a step; the micro-batch, if it is not
+    given, is the paper's images a GPU, or each process's share if that is less. vit_nano8 has its own recipe.
     A contrastive objective takes table 6's values for CLIP (5e-4 to 1e-6, beta2 0.98), and all of a process's share at a time;
     `superclip` its authors' loss, `superclass`.
     Raises ValueError for an unknown model, name or impossible value.
     """
-    given = given_values(Recipe, model, given)
+    given, epochs = given_values(Recipe, model, given), as_number("epochs", epochs, "float")
     demo, few = model == "vit_nano8", num_samples is not None and num_samples < FEW_IMAGES
     objective = given.get("objective", "catlip")
     contrastive = objective != "catlip"
@@ -310,6 +329,7 @@ def recipe_for(
     values |= given
     values.setdefault("min_lr", values["lr"] / (PAPER_CLIP["lr"] / PAPER_CLIP["min_lr"] if contrastive else 100))
     _settle(values, processes, keep_micro_batch="micro_batch" in given)
+    _tell_of_steps_and_epochs(given.get("max_steps"), epochs)
     if "max_steps" not in given and (epochs is not None or (num_samples is not None and not demo)):
         if num_samples is None:
             raise ValueError(f"epochs={epochs} are passes over a corpus: give its num_samples, or max_steps instead")
@@ -378,8 +398,8 @@ def finetune_recipe_for(
 ) -> FinetuneRecipe:
     """The recipe of a model, a name of `MODELS`, for so many training images; values given and not None replace table 7's.
 
-    task: whose column of table 7, one of `TASKS`; None: "coco" for multi-label images, else "imagenet-1k". max_steps may be
-    given instead of epochs. processes: how many share a step. A batch of more than all images is lowered, with a warning.
+    task: whose column of table 7, one of `TASKS`; None: "coco" for multi-label images, else "imagenet-1k". max_steps, if
+    it is given, wins over epochs. processes: how many share a step. A batch of more than all images is lowered, with a warning.
     Raises ValueError for an unknown name or an impossible value.
     """
     given = given_values(FinetuneRecipe, model, given)
@@ -416,6 +436,7 @@ def complete(kind: type[Kind], values: dict, num_images: int, processes: int, gi
     _check_finetuning(values)
     _settle(values, processes, keep_micro_batch="micro_batch" in given and not lowered)
     values["steps_per_epoch"] = max(1, round(num_images / mean_batch(values)))
+    _tell_of_steps_and_epochs(given.get("max_steps"), given.get("epochs"))
     if "max_steps" in values:
         values["epochs"] = math.ceil(values["max_steps"] / values["steps_per_epoch"])
     else:

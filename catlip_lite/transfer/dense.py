@@ -107,9 +107,8 @@ def _train(
     if detection and options.compile is None:  # proposals are as many as there are: no graph of fixed shapes
         options = replace(options, compile=False)
     tell: dict[str, Any] = {"on_log": TrainingReporter(recipe.max_steps, recipe.task)} if is_main() else {}
-    colours = (model.config["mean"], model.config["std"]) if model.config.get("mean") else None
     network, loss = dense_networks(model, len(images.classes), recipe)
-    state = train(network, loss, corpus, recipe, folder, options, normalise=colours, **tell)
+    state = train(network, loss, corpus, recipe, folder, options, **tell)
     if is_main():
         config, save = dense_config_of(model.config, images.classes, recipe), save_detector if detection else save_segmenter
         save(folder, state, config, recipe=recipe.as_dict(), images=len(images), data=images.fingerprint)

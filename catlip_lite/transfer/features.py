@@ -85,8 +85,7 @@ def _stored(path: Path | None) -> dict[str, np.ndarray] | None:
 
 
 def _cache_name(model: PretrainedModel, images: LabelledImages) -> str:
-    colours = [model.config.get(name) for name in ("mean", "std")]
-    view = hashlib.sha256(f"{model.evaluation} {colours}".encode()).hexdigest()[:8]
+    view = hashlib.sha256(str(model.evaluation).encode()).hexdigest()[:8]
     return f"{model_fingerprint(model)}_{images.fingerprint}_{view}_{str(model.dtype).removeprefix('torch.')}"
 
 

@@ -72,8 +72,7 @@ def finetune(
     tell: dict[str, Any] = {"on_log": TrainingReporter(recipe.max_steps, "finetune")} if is_main() and not quiet else {}
     network = classifier_network(model, head, recipe.image_size, drop_path=recipe.drop_path)
     loss = create_loss(recipe.loss, label_smoothing=recipe.label_smoothing)
-    colours = (model.config["mean"], model.config["std"]) if model.config.get("mean") else None
-    state = train(network, loss, corpus, recipe, folder, options, normalise=colours, **tell)
+    state = train(network, loss, corpus, recipe, folder, options, **tell)
     if folder is not None and is_main():
         facts = {"recipe": recipe.as_dict(), "images": len(images), "data": images.fingerprint}
         save_classifier(folder, state, images.classes, model.config, image_size=recipe.image_size, **facts)

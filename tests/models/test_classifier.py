@@ -24,9 +24,9 @@ def model(vocabulary) -> PretrainedModel:
     return PretrainedModel(create_vit("vit_nano8", num_classes=4, image_size=32), vocabulary, config, "cpu")
 
 
-def classifier_of(model, image_size=32, **of_backbone) -> Classifier:
+def classifier_of(model, image_size=32) -> Classifier:
     network = classifier_network(model, random_head(3, 192, seed=1), image_size)
-    return Classifier(network, classifier_config({**model.config, **of_backbone}, CLASSES, image_size), "cpu")
+    return Classifier(network, classifier_config(model.config, CLASSES, image_size), "cpu")
 
 
 def test_at_the_models_own_size_it_is_the_head_on_the_models_features(model, make_png):
@@ -62,9 +62,8 @@ def test_the_model_is_left_as_it_is(model):
 
 
 def test_it_is_saved_and_read_with_classes_and_evaluation(model, tmp_path, make_png):
-    colours = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}
-    made = classifier_of(model, image_size=48, **colours)
-    save_classifier(tmp_path / "tuned", made.network.state_dict(), CLASSES, {**model.config, **colours}, image_size=48)
+    made = classifier_of(model, image_size=48)
+    save_classifier(tmp_path / "tuned", made.network.state_dict(), CLASSES, model.config, image_size=48)
     read = catlip_lite.load_classifier(tmp_path / "tuned", "cpu")
     assert (read.classes, read.evaluation) == (CLASSES, made.evaluation)
     np.testing.assert_array_equal(read.scores(make_png()), made.scores(make_png()))

@@ -140,8 +140,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, dam
 def test_what_is_newer_than_the_step_just_saved_was_damaged_and_goes(tmp_path):
     save_checkpoint(tmp_path, 10, state(1.0))
     (save_checkpoint(tmp_path, 20, state(2.0)) / "checkpoint.json").unlink()
-    save_checkpoint(tmp_path, 15, state(1.5), keep_last=1)
-    assert names(tmp_path) == ["step_00000015"]
+    save_checkpoint(tmp_path, 15, state(1.5))
+    assert names(tmp_path) == ["step_00000010", "step_00000015"]
 
 
 def test_if_none_can_be_read_that_is_an_error(tmp_path):
@@ -152,7 +152,7 @@ def test_if_none_can_be_read_that_is_an_error(tmp_path):
 
 def test_the_newest_are_kept_and_those_of_every_so_many_steps(tmp_path):
     for step in range(1, 10):
-        save_checkpoint(tmp_path, step, state(), keep_last=2, keep_every=4)
+        save_checkpoint(tmp_path, step, state(), keep_every=4)
     assert names(tmp_path) == [f"step_{n:08d}" for n in (4, 8, 9)]
 
 
@@ -184,7 +184,7 @@ def test_a_full_disk_is_one_line_that_says_what_to_do_and_leaves_the_checkpoints
 
 
 def test_a_log_that_cannot_be_written_is_told_alike_and_other_errors_stay(tmp_path):
-    with pytest.raises(OSError, match="make room or lower keep_last"), full_disk_told(tmp_path, "1 GB"):
+    with pytest.raises(OSError, match="make room or link outputs/"), full_disk_told(tmp_path, "1 GB"):
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(ValueError, match="something else"), full_disk_told(tmp_path, "1 GB"):
         raise ValueError("something else")

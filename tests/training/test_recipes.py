@@ -100,12 +100,29 @@ def test_without_a_micro_batch_the_largest_that_divides_each_processs_share_is_t
         ("unmasked_tail", 2, "from 0 to 1"),
         ("micro_batch", 0, "an image a step"),
         ("lr", 0.0, "must be above 0"),
+        ("lr", "fast", "must be a number"),
         ("epochs", 2, "give its num_samples"),
     ],
 )
 def test_impossible_values_are_refused(name, value, told):
     with pytest.raises(ValueError, match=rf"{name}=.*{told}"):
         recipe_for("vit_b16", **{name: value})
+
+
+@pytest.mark.parametrize("of", [{"num_samples": 1000}, {"num_images": 1000}], ids=["pre-training", "fine-tuning"])
+def test_steps_win_over_epochs_with_a_word(of, caplog):
+    make = recipe_for if "num_samples" in of else finetune_recipe_for
+    assert make("vit_s16", **of, epochs=2, max_steps=3).max_steps == 3
+    assert "epochs=2 does not count: max_steps=3 is given, too" in caplog.text
+
+
+def test_a_number_in_powers_of_ten_which_yaml_reads_as_a_string_is_a_number():
+    given = {"lr": "1e-3", "max_steps": "2e2", "epochs": "1e1"}
+    recipe = recipe_for("vit_s16", num_samples=1000, **given)
+    assert (recipe.lr, recipe.max_steps) == (1e-3, 200)
+    assert isinstance(recipe.max_steps, int)
+    tuned = finetune_recipe_for("vit_s16", num_images=1000, lr="1e-3", epochs="1e1")
+    assert (tuned.lr, tuned.min_lr, tuned.epochs) == (1e-3, 1e-4, 10)
 
 
 def test_a_batch_that_micro_batches_do_not_divide_is_refused():

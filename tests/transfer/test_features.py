@@ -74,8 +74,8 @@ def test_an_extraction_that_was_killed_goes_on_where_it_stopped(tmp_path, model,
 
 
 def test_other_weights_images_or_views_are_extracted_anew(tmp_path, model, images):
-    cropped = PretrainedModel(model.network, model.vocabulary, {**model.config, "short_side": 20}, "cpu")
-    for seen_by, part in ((model, images), (model, images.sample(5)), (cropped, images)):
+    larger = PretrainedModel(model.network, model.vocabulary, {**model.config, "image_size": 24}, "cpu")
+    for seen_by, part in ((model, images), (model, images.sample(5)), (larger, images)):
         extract(seen_by, part, tmp_path)
     model.network.head.weight.data.mul_(2)
     extract(model, images, tmp_path)

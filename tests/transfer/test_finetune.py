@@ -156,3 +156,10 @@ def test_what_the_front_door_trains_is_the_run_that_the_notebook_finds_finished(
     chosen = finetune_recipe_for("vit_nano8", num_images=24, seed=0, **given)
     finetune_in(folder / "outputs/small/finetune", model, opened.head(seed=0), opened.labelled, chosen, OPTIONS)
     assert "finished: nothing to train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("notebook", "prefix"), [("07_finetune", "finetune_"), ("10_multi_label", "multi_label_")])
+def test_fine_tuning_can_be_fitted_to_a_smaller_gpu(notebook, prefix, request):
+    values = declared_values(request.config.rootpath / f"notebooks/{notebook}.ipynb")
+    given = taken_by(finetune_recipe_for, {name: 16 if "micro_batch" in name else None for name in values}, prefix)
+    assert finetune_recipe_for("vit_b16", num_images=10_000, **given).micro_batch == 16
