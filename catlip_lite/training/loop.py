@@ -207,7 +207,7 @@ def start_training(network: nn.Module, loss: Callable, recipe: Recipe, options: 
     learner.set_grad_checkpointing(bool(options.activation_checkpointing))
     device, how = next(network.parameters()).device, options.spread(recipe.model)
     spread = parallel.distribute(learner, learner.blocks(), how, device)
-    of_groups = {"decay_embeddings": recipe.decay_embeddings, "layer_decay": recipe.layer_decay, "beta2": recipe.beta2}
+    of_groups = {"layer_decay": recipe.layer_decay, "beta2": recipe.beta2}
     optimisers = create_optimisers(learner, recipe.weight_decay, recipe.optimiser, dtype=dtype, **of_groups)
     ema = Ema(learner.averaged(), recipe.ema_momentum)
     use_compile = device.type == "cuda" if options.compile is None else options.compile

@@ -36,13 +36,12 @@ def create_adamw(
     *,
     beta2: float = 0.999,
     leave_out: Sequence[nn.Parameter] = (),
-    decay_embeddings: bool = False,
     layer_decay: float = 1.0,
 ) -> torch.optim.AdamW:
     """Fused AdamW; weights with two axes or more are decayed, norms and biases are not, nor are a pyramid's deconvolutions.
 
-    decay_embeddings: also decay the CLS token, positions and RangeAugment's ranges, as the reference code does. layer_decay:
-    each group's learning rate is multiplied by its `lr_scale`, see there.
+    Nor, unlike in the reference, are the CLS token, positions and RangeAugment's ranges. layer_decay: each group's learning
+    rate is multiplied by its `lr_scale`, see there.
     """
     left_out = {id(parameter) for parameter in leave_out}
     groups: dict[tuple[float, float], list] = {(weight_decay, 1.0): [], (0.0, 1.0): []}
@@ -50,8 +49,7 @@ def create_adamw(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and id(parameter) not in left_out:
             embedding = name.split(".")[-1] in EMBEDDINGS or "range_augment" in name
-            undecayed = parameter.ndim < 2 or "pyramid.scales" in name
-            plain = not decay_embeddings if embedding else undecayed
+            plain = embedding or parameter.ndim < 2 or "pyramid.scales" in name
             scale = 1.0 if layer_decay == 1 else lr_scale(name, depth, layer_decay)
             groups.setdefault((0.0 if plain else weight_decay, scale), []).append(parameter)
     settings = [{"params": p, "weight_decay": decay, "lr_scale": scale} for (decay, scale), p in groups.items() if p]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import logging
@@ -9,18 +10,13 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 from ..artefacts import atomic_path
 from .parallel import is_main, told_by_main
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -30,26 +26,22 @@ PATIENCE = 10.0  # seconds; the workers of a run that was killed notice, and end
 
 @contextmanager
 def claim_for_all(folder: Path, identity: dict) -> Iterator[bool]:
-    """`claim`, by the first of the processes that train; gives all of them what it gives, and tells of a finished run."""
-    with ExitStack() as held:
-        finished = told_by_main(held.enter_context(claim(folder, identity)) if is_main() else None)
-        if finished and is_main():
-            print(f"{folder} holds this very run, finished: nothing to train", flush=True)
-        yield finished
-
-
-@contextmanager
-def claim(folder: Path, identity: dict) -> Iterator[bool]:
     """Hold a training's folder as its one owner, once it is this run's; gives whether the run is finished.
 
-    Another run's is moved out of the way (`pretrain-1` …). identity: JSON values that a run keeps; `corpus` among them is the
-    fingerprint of its data. Raises ValueError if the folder holds this run, unfinished, over other data: these may be back
-    tomorrow, and a run of days with them; BlockingIOError if another process trains in it, see `hold`.
+    The first of the processes that train does it for all, and tells them. Another run's folder is moved out of the way
+    (`pretrain-1` …). identity: JSON values that a run keeps; `corpus` among them is the fingerprint of its data. Raises
+    ValueError if the folder holds this run, unfinished, over other data: these may be back tomorrow, and a run of days with
+    them; BlockingIOError if another process trains in it, see `hold`.
     """
-    with hold(folder):
-        with hold(folder, WORKERS):  # of a run whose own process is gone
-            _make_this_runs(folder, identity)
-        yield (folder / "model.safetensors").is_file()
+    with hold(folder) if is_main() else nullcontext():
+        finished = None
+        if is_main():
+            with hold(folder, WORKERS):  # of a run whose own process is gone
+                _make_this_runs(folder, identity)
+            finished = (folder / "model.safetensors").is_file()
+            if finished:
+                print(f"{folder} holds this very run, finished: nothing to train", flush=True)
+        yield told_by_main(finished)
 
 
 def _make_this_runs(folder: Path, identity: dict) -> None:
@@ -77,8 +69,8 @@ def hold(folder: Path, part: str = "") -> Iterator[None]:
     """Keep other processes from training in a folder, until the block ends or this process does; of any machine that shares it.
 
     The lock is on a file beside the folder, which may be moved. part: WORKERS for processes that train for the one which holds
-    the folder. Raises BlockingIOError, naming the other process, if it is still there after PATIENCE. Where the system or the
-    file system has no locks, a warning says so.
+    the folder. Raises BlockingIOError, naming the other process, if it is still there after PATIENCE. Where the file
+    system has no locks, a warning says so.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_name(f".{folder.name}{part}.lock"), "a+") as file:
@@ -96,8 +88,8 @@ def hold(folder: Path, part: str = "") -> Iterator[None]:
 
 def _locked(file: IO[str], folder: Path) -> bool:
     """Lock a file; False where that cannot be done at all."""
-    until, why = time.monotonic() + PATIENCE, "this system has no flock"
-    while fcntl is not None:
+    until = time.monotonic() + PATIENCE
+    while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
@@ -108,7 +100,5 @@ def _locked(file: IO[str], folder: Path) -> bool:
                 raise BlockingIOError(f"{told}: wait for it, end it, or choose another `run`") from None
             time.sleep(0.2)
         except OSError as error:
-            why = error.strerror
-            break
-    logger.warning("%s cannot be locked (%s): take care that no other process trains in it", folder, why)
-    return False
+            logger.warning("%s cannot be locked (%s): take care that no other process trains in it", folder, error.strerror)
+            return False

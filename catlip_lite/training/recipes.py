@@ -88,8 +88,6 @@ WITHOUT_SYNSETS = ("clip", "siglip")
 
 # How the work is cut and spread does not decide the outcome (but for the images that a batch norm averages over).
 FREE_TO_CHANGE = ("micro_batch",)
-# Told only where they are not the default, so that runs begun before there was a choice go on.
-SINCE_THEN = ("objective", "context_length", "beta2")
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ class Recipe:
     `create_loss`. optimiser: see `create_optimisers`. head_bias: start of the head's bias, "zero" or "prior": each class at
     its `prior_logits`, which takes the initial loss (bce) from V * ln 2 to the labels' entropy. range_augment: learn the
     strength of brightness, contrast and noise. multi_scale: see `scales`. patch_drop: share of patch tokens left out of every
-    image, until the last `unmasked_tail` share of the steps, which see whole images. decay_embeddings: see `create_adamw`.
+    image, until the last `unmasked_tail` share of the steps, which see whole images.
     shuffle_shards: see `OrderRule`. objective: what is learnt, one of OBJECTIVES; loss is that of the synset head, if it has
     one. context_length: tokens of a caption that a text tower reads. beta2: of AdamW.
     """
@@ -127,7 +125,6 @@ class Recipe:
     pooling: str | None = None
     patch_drop: float = 0.0
     unmasked_tail: float = 0.1
-    decay_embeddings: bool = False
     clip: float = 1.0
     shuffle_shards: int = 8
     seed: int = 0
@@ -153,9 +150,7 @@ class Recipe:
 
     def identity(self) -> dict:
         """The values that a run keeps from its first step to its last."""
-        defaults = {field.name: field.default for field in fields(Recipe)}
-        new = {name for name in SINCE_THEN if getattr(self, name) == defaults[name]}
-        return {name: value for name, value in asdict(self).items() if name not in {*FREE_TO_CHANGE, *new}}
+        return {name: value for name, value in asdict(self).items() if name not in FREE_TO_CHANGE}
 
     @property
     def contrastive(self) -> bool:
@@ -348,7 +343,7 @@ TASKS = ("imagenet-1k", "places365", "coco")  # table 7's; another task takes th
 TABLE_7 = {
     "image_size": 224, "epochs": 10, "warmup_steps": 500, "lr": 3e-5, "min_lr": 3e-6, "weight_decay": 0.05,
     "ema_momentum": 5e-4, "augmentation": "paper", "range_augment": True, "multi_scale": "finetune", "loss": "softmax",
-    "label_smoothing": 0.1, "batch_size": 512, "decay_embeddings": False, "head_bias": "zero",
+    "label_smoothing": 0.1, "batch_size": 512, "head_bias": "zero",
 }  # fmt: skip
 TABLE_7_COCO = {
     "image_size": 512, "lr": 1e-5, "min_lr": 1e-6, "multi_scale": "multi_label", "loss": "bce", "label_smoothing": 0.0,

@@ -39,7 +39,8 @@ class StepPlan:
             )
         self.recipe, self.place, self.rank, self.processes = recipe, place, rank, processes
         self._kinds = list(zip(recipe.scales, shares_of_scales(recipe, processes), strict=True))
-        self._which = size_of_steps(np.arange(place.step, recipe.max_steps), recipe.seed, len(self._kinds))
+        # All are drawn from the first step on, so that a resumed run, or another process, finds the same.
+        self._which = np.random.default_rng(recipe.seed).integers(len(self._kinds), size=recipe.max_steps)[place.step :]
         images = np.array([scale.batch * share * processes for scale, share in self._kinds])
         self._starts = place.position + np.concatenate([[0], np.cumsum(images[self._which])])
 
@@ -83,23 +84,3 @@ def shares_of_scales(recipe: Recipe, processes: int) -> list[int]:
     """
     pixels = max(1, recipe.micro_batches // processes) * recipe.micro_batch * recipe.image_size**2
     return [max(1, round(pixels / (scale.batch * scale.size**2))) for scale in recipe.scales]
-
-
-def size_of_steps(steps: np.ndarray, seed: int, num_scales: int) -> np.ndarray:
-    """Which scale each step takes, uniform over 0..num_scales-1: int64, shaped as `steps` (int64).
-
-    A pure function of (seed, step), so that a resumed run, or another process, asks for any step without drawing those before.
-    """
-    first = _splitmix64(np.array(seed & (2**64 - 1), np.uint64))
-    hashed = _splitmix64(first + np.asarray(steps).astype(np.uint64))
-    # The upper half as a fraction of 2^32, times the number of scales.
-    return ((hashed >> np.uint64(32)) * np.uint64(num_scales) >> np.uint64(32)).astype(np.int64)
-
-
-def _splitmix64(state: np.ndarray) -> np.ndarray:
-    """A well-mixed 64-bit number for each state: uint64 (Steele, Lea and Flood, OOPSLA 2014); arithmetic is modulo 2^64."""
-    with np.errstate(over="ignore"):
-        state = state + np.uint64(0x9E3779B97F4A7C15)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return state ^ (state >> np.uint64(31))

@@ -36,19 +36,6 @@ def test_norms_biases_and_positions_are_not_decayed():
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.2, 0.0)
 
 
-def test_the_reference_decays_the_cls_token_positions_and_ranges_too():
-    learner = Learner(create_vit("vit_ti16", num_classes=7, image_size=32), bce, RangeAugment())
-    names = {id(p): n for n, p in learner.named_parameters()}
-    embeddings = {
-        "network.cls_token",
-        "network.pos_embed",
-        *(f"range_augment.{n}" for n in ("brightness", "contrast", "noise")),
-    }
-    ours, reference = (create_adamw(learner, 0.2, decay_embeddings=d).param_groups[0]["params"] for d in (False, True))
-    assert {names[id(p)] for p in reference} - {names[id(p)] for p in ours} == embeddings
-    assert {id(p) for p in ours} < {id(p) for p in reference}
-
-
 @pytest.mark.parametrize(
     ("name", "power"),
     [

@@ -163,18 +163,6 @@ def test_superclip_takes_its_authors_loss_unless_another_is_given():
     assert recipe_for("vit_b16", objective="superclip", loss="bce").loss == "bce"
 
 
-def test_the_identity_of_the_papers_recipe_is_from_before_there_was_a_choice_of_objective():
-    identity = recipe_for("vit_b16").identity()
-    assert not {"objective", "context_length", "beta2"} & identity.keys()
-    assert recipe_for("vit_b16", objective="catlip").identity() == identity
-
-
-def test_what_differs_from_then_is_part_of_the_identity():
-    assert recipe_for("vit_b16", beta2=0.95).identity()["beta2"] == 0.95
-    clip = recipe_for("vit_nano8", objective="clip").identity()
-    assert (clip["objective"], clip["context_length"], clip["beta2"]) == ("clip", 24, 0.98)
-
-
 @pytest.mark.parametrize("objective", BESIDE)
 @pytest.mark.parametrize("processes", [1, 2])
 def test_captions_are_compared_over_a_whole_step_which_cannot_be_accumulated(objective, processes):

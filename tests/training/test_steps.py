@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from catlip_lite.training.recipes import Scale, recipe_for, scales
-from catlip_lite.training.steps import Place, StepPlan, size_of_steps
+from catlip_lite.training.steps import Place, StepPlan
 
 RECIPE = recipe_for("vit_b16", batch_size=4096, max_steps=50)
 
@@ -141,35 +141,3 @@ def test_unknown_kinds_are_refused():
 def test_a_base_between_patches_is_refused():
     with pytest.raises(ValueError, match="image_size=225 must be a multiple of the patch, 16"):
         scales(225, "paper", 1024)
-
-
-def test_a_steps_size_does_not_depend_on_the_steps_asked_with_it():
-    steps = np.arange(1000)
-    whole = size_of_steps(steps, 7, 13)
-    np.testing.assert_array_equal(size_of_steps(steps[400:], 7, 13), whole[400:])
-    np.testing.assert_array_equal(size_of_steps(steps[::-1], 7, 13), whole[::-1])
-
-
-def test_the_draw_stays_what_it_was_when_a_run_is_resumed_by_a_later_version():
-    assert size_of_steps(np.arange(12), 0, 13).tolist() == [8, 2, 6, 12, 4, 0, 12, 0, 6, 12, 7, 7]
-
-
-def test_every_size_is_equally_likely():
-    drawn = size_of_steps(np.arange(130_000), 0, 13)
-    assert drawn.dtype == np.int64
-    # 10,000 each are expected with a standard deviation of 96.
-    np.testing.assert_allclose(np.bincount(drawn, minlength=13), 10_000, atol=5 * 96)
-
-
-def test_consecutive_steps_are_independent():
-    drawn = size_of_steps(np.arange(130_000), 0, 13)
-    pairs = np.bincount(drawn[:-1] * 13 + drawn[1:], minlength=169)
-    assert ((pairs - 130_000 / 169) ** 2 / (130_000 / 169)).sum() < 168 + 5 * np.sqrt(2 * 168)  # chi-squared, 5 sigma
-
-
-def test_another_seed_is_another_draw():
-    steps = np.arange(13_000)
-    same = size_of_steps(steps, 0, 13) == size_of_steps(steps, 1, 13)
-    assert 0.06 < same.mean() < 0.095  # 1 in 13 by chance, also for seeds that are neighbours
-    shifted = size_of_steps(steps[1:], 0, 13) == size_of_steps(steps[:-1], 1, 13)
-    assert shifted.mean() < 0.095
