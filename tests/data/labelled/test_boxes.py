@@ -161,9 +161,10 @@ def test_evaluation_sees_what_its_pixels_show(evaluation):
     np.testing.assert_allclose(computed, (of_box, of_view), atol=0.04)
 
 
-def test_labels_of_evaluation_views_leave_out_what_the_crop_cuts_off(squares):
+def test_labels_of_evaluation_views_leave_out_what_the_crop_cuts_off(squares, monkeypatch):
     # Of the middle 145 of 200 columns, the first square shows 38 of its 60, the second 47.
-    kept = labels_of_views(squares, Evaluation(48), least_visible=0.7)
+    monkeypatch.setattr("catlip_lite.data.labelled.boxes.LEAST_VISIBLE", 0.7)
+    kept = labels_of_views(squares, Evaluation(48))
     assert set(kept.indices.tolist()) == {1}
     assert kept.fingerprint != squares.fingerprint
 
