@@ -1,12 +1,11 @@
-"""ViTs by name, published weights as such ViTs, pre-trained models as one folder, exports for other programs, and costs."""
+"""ViTs by name, published weights as such ViTs, pre-trained models as one folder, exports for other programs."""
 
 from .clip import ClipModel
 from .corenet import corenet_state_dict, corenet_task, load_corenet, load_corenet_detector, load_corenet_segmenter
 from .export import export_program, export_timm
-from .flops import forward_flops, mfu, peak_flops, training_flops
 from .heads import Head, fit_scale, fit_temperature, random_head, transfer_head, zero_shot_head
 from .image_model import ImageModel
-from .pretrained import PretrainedModel, load, network_of, save_pretrained, untrained
+from .pretrained import PretrainedModel, load, save_pretrained, untrained
 from .vit import MODELS, create_vit
 
 __all__ = [
@@ -22,17 +21,12 @@ __all__ = [
     "export_timm",
     "fit_scale",
     "fit_temperature",
-    "forward_flops",
     "load",
     "load_corenet",
     "load_corenet_detector",
     "load_corenet_segmenter",
-    "mfu",
-    "network_of",
-    "peak_flops",
     "random_head",
     "save_pretrained",
-    "training_flops",
     "transfer_head",
     "untrained",
     "zero_shot_head",

@@ -71,21 +71,18 @@ def _stem_multiply_adds(shape: VitShape, image_size: int) -> int:
 
 # ---------------------------------------------------------------- devices
 
-# Name as the driver gives it -> dense TFLOP/s of bfloat16, float16 and TF32 on the tensor cores, with sums in float32; None
-# where the cores do not have the type. From the makers' data sheets, halved where these tell the rate with 2:4 sparsity; for
-# the RTX cards from the white papers of their architectures (GA102, Ada, RTX Blackwell).
-PEAK_TFLOPS: tuple[tuple[str, tuple[float | None, float | None, float | None]], ...] = (
-    (r"GB200\b", (2500, 2500, 1250)), (r"B200\b", (2250, 2250, 1100)), (r"H200 NVL", (835, 835, 417)),
-    (r"H100 NVL", (835, 835, 417)), (r"H100 PCIe", (756, 756, 378)), (r"(H100|H200|GH200)\b", (989, 989, 494)),  # last: SXM
-    (r"A100\b", (312, 312, 156)), (r"A40\b", (149.7, 149.7, 74.8)), (r"A30\b", (165, 165, 82)),
-    (r"A10\b", (125, 125, 62.5)),  # not the A10G, another card
-    (r"L40S\b", (362, 362, 183)), (r"L40\b", (181, 181, 90.5)), (r"L4\b", (121, 121, 60)),
-    (r"V100S", (None, 130, None)), (r"V100-PCIE", (None, 112, None)), (r"V100-SXM", (None, 125, None)),
-    (r"T4\b", (None, 65, None)), (r"RTX A6000$", (154.8, 154.8, 77.4)), (r"MI300X\b", (1307, 1307, 653)),
-    (r"RTX 5090$", (209.5, 209.5, 104.8)),  # neither the laptops' 5090 nor the 5090 D
-    (r"RTX 4090$", (165.2, 165.2, 82.6)), (r"RTX 3090$", (71, 71, 35.6)),
+# Name as the driver gives it -> dense TFLOP/s of bfloat16 and of TF32 on the tensor cores, with sums in float32. From the
+# makers' data sheets, halved where these tell the rate with 2:4 sparsity; for the RTX cards from the white papers of their
+# architectures (GA102, Ada, RTX Blackwell).
+PEAK_TFLOPS = (
+    (r"GB200\b", (2500, 1250)), (r"B200\b", (2250, 1100)), (r"H200 NVL", (835, 417)), (r"H100 NVL", (835, 417)),
+    (r"H100 PCIe", (756, 378)), (r"(H100|H200|GH200)\b", (989, 494)),  # last: SXM
+    (r"A100\b", (312, 156)), (r"A40\b", (149.7, 74.8)), (r"A30\b", (165, 82)),
+    (r"A10\b", (125, 62.5)),  # not the A10G, another card
+    (r"L40S\b", (362, 183)), (r"L40\b", (181, 90.5)), (r"L4\b", (121, 60)), (r"RTX A6000$", (154.8, 77.4)),
+    (r"MI300X\b", (1307, 653)), (r"RTX 5090$", (209.5, 104.8)),  # neither the laptops' 5090 nor the 5090 D
+    (r"RTX 4090$", (165.2, 82.6)), (r"RTX 3090$", (71, 35.6)),
 )  # fmt: skip
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def peak_flops(device: torch.device | str, dtype: torch.dtype = torch.bfloat16) -> float | None:
@@ -96,14 +93,12 @@ def peak_flops(device: torch.device | str, dtype: torch.dtype = torch.bfloat16) 
 def peak_of_name(name: str, dtype: torch.dtype = torch.bfloat16) -> float | None:
     """Dense peak in FLOP/s of a device such as "NVIDIA H100 80GB HBM3"; None if its data sheet is not in the table.
 
-    dtype: what matrix products are computed in; float32 means TF32, which PyTorch uses after
-    `torch.set_float32_matmul_precision("high")`. A MIG slice does not tell its share: None. ValueError for other dtypes.
+    dtype: what matrix products are computed in, bfloat16 or float32, which means TF32: PyTorch uses it after
+    `torch.set_float32_matmul_precision("high")`. A MIG slice does not tell its share: None.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype}: there are peaks of {', '.join(str(d).removeprefix('torch.') for d in DTYPES)}")
     fitting = (peaks for pattern, peaks in PEAK_TFLOPS if re.search(rf"(?<![A-Za-z0-9]){pattern}", name.strip()))
-    peak = None if " MIG " in name else next(fitting, (None, None, None))[DTYPES.index(dtype)]
-    return None if peak is None else peak * 1e12
+    peaks = None if " MIG " in name else next(fitting, None)
+    return None if peaks is None else peaks[dtype == torch.float32] * 1e12
 
 
 def mfu(images_per_second: float, flops_per_image: float, devices: int = 1, peak: float | None = None) -> float | None:
