@@ -20,7 +20,7 @@ from torch import nn
 from ..artefacts import atomic_path, provenance
 from ..data.labelled import LabelledImages, batches_of_views
 from .heads import Head
-from .image_model import ImageLike
+from .image_model import ImageLike, ImageModel
 from .pretrained import PretrainedModel, network_of
 from .vit import build_vit, shape_of
 
@@ -92,13 +92,13 @@ def load_classifier(folder: str | os.PathLike, device: str | torch.device | None
     return Classifier(network, config, device, precision)
 
 
-class Classifier:
-    """A fine-tuned ViT with its classes and its evaluation view; images are given as to a `PretrainedModel`."""
+class Classifier(ImageModel):
+    """A fine-tuned ViT with its classes."""
 
-    def __init__(self, network: nn.Module, config: dict, device: str | torch.device | None = None, precision: str = "fp32"):
-        self._model = PretrainedModel(network, None, config, device, precision)  # type: ignore[arg-type]  # classes of its own
-        self.network, self.config, self.classes = self._model.network, config, list(config["classes"])
-        self.device, self.evaluation = self._model.device, self._model.evaluation
+    @property
+    def classes(self) -> list[str]:
+        """Names of the C classes."""
+        return self.config["classes"]
 
     def scores(
         self, images: ImageLike | Sequence[ImageLike] | LabelledImages, batch_size: int = 256, workers: int = 0
@@ -112,8 +112,8 @@ class Classifier:
             for rows, views in batches_of_views(images, self.evaluation, batch_size=batch_size, workers=workers):
                 found[rows] = self.scores(views)
             return found
-        features = self._model.embed(images, batch_size)
-        scores = self._model.head_logits(np.atleast_2d(features))
+        features = self.embed(images, batch_size)
+        scores = self.head_logits(np.atleast_2d(features))
         return scores[0] if features.ndim == 1 else scores
 
     def classify(self, images: ImageLike | Sequence[ImageLike], top_k: int = 5) -> list:

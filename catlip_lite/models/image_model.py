@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 
 from ..data.images import Evaluation, decode, to_rgb
 from .precision import choose_device, choose_precision, prefer_plain_attention
@@ -65,6 +66,12 @@ class ImageModel:
                 features.append(self.network.forward_head(tokens, pre_logits=True).float().cpu())
         found = torch.cat(features).numpy()
         return found[0] if is_single(images) else found
+
+    @torch.inference_mode()
+    def head_logits(self, features: np.ndarray) -> np.ndarray:
+        """What the network's head says of embeddings float32 [N, D]: float32 [N, C], a column a class."""
+        head = self.network.head
+        return F.linear(torch.from_numpy(features).to(self.device), head.weight.float(), head.bias.float()).cpu().numpy()
 
     def views(self, images: Images) -> torch.Tensor:
         """The evaluation views the network sees: uint8 [B, 3, S, S]; a tensor of that shape is taken as it is, uncropped."""

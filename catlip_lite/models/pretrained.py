@@ -16,7 +16,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn import functional as F
 
 from ..artefacts import atomic_path, provenance
 from ..labels import LabelSet, Vocabulary
@@ -26,8 +25,6 @@ from .clip import CONTEXT, WARMEST, ClipModel, add_projection, text_tower
 from .heads import prior_logits, zero_shot_head
 from .image_model import ImageModel, Images, is_single
 from .vit import create_vit
-
-FEATURES_AT_ONCE = 4096
 
 
 def save_pretrained(
@@ -131,17 +128,6 @@ class PretrainedModel(ImageModel):
     def prior(self) -> np.ndarray:
         """What the head answers whatever the image: float32 [V], see `prior_logits`."""
         return prior_logits(self.vocabulary, self.loss)
-
-    @torch.inference_mode()
-    def head_logits(self, features: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Logits of embeddings float32 [N, D], some images at a time: float32 [N, V], or [N, len(rows)] for some classes."""
-        chosen = slice(None) if rows is None else torch.as_tensor(np.asarray(rows, dtype=np.int64), device=self.device)
-        weight, bias = (values.float()[chosen] for values in (self.network.head.weight, self.network.head.bias))
-        logits = np.empty((len(features), len(bias)), dtype=np.float32)
-        for start in range(0, len(features), FEATURES_AT_ONCE):
-            part = torch.from_numpy(features[start : start + FEATURES_AT_ONCE]).to(self.device)
-            logits[start : start + FEATURES_AT_ONCE] = F.linear(part, weight, bias).cpu().numpy()
-        return logits
 
     def outputs(self, images: Images, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings float32 [B, D] (after the last norm, pooled) and logits float32 [B, V]."""

@@ -240,22 +240,6 @@ def test_the_network_sees_pixels_over_255(loaded):
     torch.testing.assert_close(seen[0], (views.double() / 255).float(), rtol=0, atol=1e-6)
 
 
-# --- logits of stored features ------------------------------------------------------------------------------------------------
-
-
-def test_logits_of_features_are_those_of_their_images(loaded, pictures):
-    features, logits = loaded.outputs(pictures)
-    np.testing.assert_allclose(loaded.head_logits(features), logits, atol=1e-6)
-    np.testing.assert_allclose(loaded.head_logits(features, [3, 1]), logits[:, [3, 1]], atol=1e-6)
-
-
-def test_more_features_than_are_scored_at_a_time_keep_their_order(loaded, monkeypatch):
-    features = np.random.default_rng(0).normal(size=(11, 192)).astype(np.float32)
-    whole = loaded.head_logits(features)
-    monkeypatch.setattr("catlip_lite.models.pretrained.FEATURES_AT_ONCE", 4)
-    np.testing.assert_allclose(loaded.head_logits(features), whole, atol=1e-6)
-
-
 def test_one_name_instead_of_a_list_is_refused(loaded, pictures):
     with pytest.raises(ValueError, match="names='cat' is one name: give a list"):
         loaded.zero_shot(pictures[0], "cat")
