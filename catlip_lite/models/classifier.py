@@ -1,7 +1,6 @@
 """A fine-tuned classifier in one folder: weights, classes and evaluation; loaded as something that scores and names images.
 
-`save_classifier` writes `model.safetensors` and `config.json`; `load_classifier` reads them. Its network is a
-`PretrainedModel`'s backbone with a `Head`: see `classifier_network`.
+Its network is a `PretrainedModel`'s backbone with a `Head`: see `classifier_network`.
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import nn
 
-from ..artefacts import atomic_path, provenance
 from ..data.labelled import LabelledImages, batches_of_views
 from .heads import Head
 from .image_model import ImageLike, ImageModel
@@ -47,29 +45,6 @@ def classifier_network(
     return network
 
 
-def save_classifier(
-    folder: Path,
-    state: Mapping[str, torch.Tensor],
-    classes: Sequence[str],
-    backbone: Mapping,
-    *,
-    image_size: int,
-    **facts: object,
-) -> Path:
-    """Write the folder that `load_classifier` reads; the weights last, so that a folder with weights is complete.
-
-    state: of `classifier_network`. classes: C names. backbone: the pre-trained model's config. image_size: side of the images
-    it is for, pixels; how their evaluation view is taken follows from it, see `Evaluation`. facts: provenance, JSON values.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    config = classifier_config(backbone, classes, image_size) | provenance(**facts)
-    with atomic_path(folder / "config.json") as staging:
-        staging.write_text(json.dumps(config, indent=2))
-    with atomic_path(folder / "model.safetensors") as staging:
-        save_file({name: value.contiguous() for name, value in state.items()}, staging)
-    return folder
-
-
 def classifier_config(backbone: Mapping, classes: Sequence[str], image_size: int) -> dict:
     """What `Classifier` and `load_classifier` need to know of a network."""
     kept = {name: backbone.get(name) for name in OF_BACKBONE}
@@ -77,7 +52,7 @@ def classifier_config(backbone: Mapping, classes: Sequence[str], image_size: int
 
 
 def load_classifier(folder: str | os.PathLike, device: str | torch.device | None = None, precision: str = "fp32") -> Classifier:
-    """The classifier that notebook 07, or `save_classifier`, wrote.
+    """The classifier that notebook 07 wrote.
 
     precision: "fp32", "bf16" or "auto" (bf16 where the device has it). Raises FileNotFoundError or ValueError with advice.
     """

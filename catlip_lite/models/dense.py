@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.layers import Attention, resample_abs_pos_embed
 from timm.models import checkpoint_seq
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_sam import window_partition, window_unpartition
 from torch import nn
 
-from ..artefacts import atomic_path, provenance
 from .classifier import OF_BACKBONE
 from .flops import MLP_RATIO
 from .precision import arranged
@@ -171,16 +170,6 @@ def dense_config(task: str, backbone: Mapping, classes: Sequence[str], image_siz
     kept = {name: backbone.get(name) for name in OF_BACKBONE}
     named = {"num_classes": len(classes), "classes": list(classes)}
     return {"task": task, **kept, "image_size": image_size, **architecture, **named}
-
-
-def write_folder(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping, **facts: object) -> Path:
-    """Write config.json, with provenance, and model.safetensors; this last, so that a folder with weights is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / "config.json") as staging:
-        staging.write_text(json.dumps({**config, **provenance(**facts)}, indent=2))
-    with atomic_path(folder / "model.safetensors") as staging:
-        save_file({name: value.contiguous() for name, value in state.items()}, staging)
-    return folder
 
 
 def read_folder(folder: Path, task: str, notebook: str) -> tuple[dict, dict[str, torch.Tensor]]:

@@ -21,7 +21,7 @@ from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetw
 from torchvision.ops import Conv2dNormActivation, MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
-from .dense import DenseViT, OnViT, backbone_of, dense_config, dense_vit, read_folder, resized, write_folder
+from .dense import DenseViT, OnViT, backbone_of, dense_config, dense_vit, read_folder, resized
 from .image_model import ImageLike, ImageModel, to_pil
 from .vit import refuse_unknown
 
@@ -251,18 +251,10 @@ def detector_config(
     return dense_config("detection", backbone, classes, image_size, **options)
 
 
-def save_detector(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping, **facts: object) -> Path:
-    """Write the folder that `load_detector` reads.
-
-    state: of a `PyramidBackbone` and its `DetectionHeads`, which share no name. config: `detector_config`'s. facts: provenance.
-    """
-    return write_folder(folder, state, config, **facts)
-
-
 def load_detector(
     folder: str | os.PathLike, device: str | torch.device | None = None, precision: str = "fp32"
 ) -> DetectionModel:
-    """The detector that notebook 12, or `save_detector`, wrote.
+    """The detector that notebook 12 wrote.
 
     precision: "fp32", "bf16" or "auto" (bf16 where the device has it). Raises FileNotFoundError or ValueError with advice.
     """

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,14 +39,20 @@ def save_pretrained(
     context_length: see `Recipe`. facts: provenance.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"model": model, "image_size": image_size, "stem": stem, "pooling": pooling}
+    config: dict[str, Any] = {"model": model, "image_size": image_size, "stem": stem, "pooling": pooling}
     if objective != "catlip":
         config |= {"objective": objective, "context_length": context_length}
-    config |= {"num_classes": 0 if vocabulary is None else len(vocabulary), **provenance(**facts)}
+    config["num_classes"] = 0 if vocabulary is None else len(vocabulary)
     if vocabulary is not None:
         vocabulary.save(folder / "vocabulary.parquet")
+    return write_folder(folder, state, config, **facts)
+
+
+def write_folder(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping, **facts: object) -> Path:
+    """Write config.json, with provenance, and model.safetensors; this last, so that a folder with weights is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / "config.json") as staging:
-        staging.write_text(json.dumps(config, indent=2))
+        staging.write_text(json.dumps({**config, **provenance(**facts)}, indent=2))
     with atomic_path(folder / "model.safetensors") as staging:
         save_file({name: value.contiguous() for name, value in state.items()}, staging)
     return folder

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
-from .dense import DenseViT, OnViT, backbone_of, dense_config, dense_vit, read_folder, resized, write_folder
+from .dense import DenseViT, OnViT, backbone_of, dense_config, dense_vit, read_folder, resized
 from .image_model import ImageLike, ImageModel, to_pil
 from .vit import refuse_unknown
 
@@ -96,15 +96,10 @@ def segmenter_config(
     return dense_config("segmentation", backbone, classes, image_size, **options)
 
 
-def save_segmenter(folder: Path, state: Mapping[str, torch.Tensor], config: Mapping, **facts: object) -> Path:
-    """Write the folder that `load_segmenter` reads. state: a `Segmenter`'s. config: `segmenter_config`'s. facts: provenance."""
-    return write_folder(folder, state, config, **facts)
-
-
 def load_segmenter(
     folder: str | os.PathLike, device: str | torch.device | None = None, precision: str = "fp32"
 ) -> SegmentationModel:
-    """The segmenter that notebook 11, or `save_segmenter`, wrote.
+    """The segmenter that notebook 11 wrote.
 
     precision: "fp32", "bf16" or "auto" (bf16 where the device has it). Raises FileNotFoundError or ValueError with advice.
     """

@@ -24,9 +24,10 @@ from ..data.dense import (
     SegmentedImages,
 )
 from ..data.images import AUGMENTATIONS
-from ..models.detector import DetectionModel, create_detector, detector_config, load_detector, save_detector
+from ..models.detector import DetectionModel, create_detector, detector_config, load_detector
 from ..models.image_model import ImageModel
-from ..models.segmenter import SegmentationModel, create_segmenter, load_segmenter, save_segmenter, segmenter_config
+from ..models.pretrained import write_folder
+from ..models.segmenter import SegmentationModel, create_segmenter, load_segmenter, segmenter_config
 from ..progress import TrainingReporter
 from ..training.dense_recipes import DenseRecipe
 from ..training.loop import RunOptions, train
@@ -110,8 +111,8 @@ def _train(
     network, loss = dense_networks(model, len(images.classes), recipe)
     state = train(network, loss, corpus, recipe, folder, options, **tell)
     if is_main():
-        config, save = dense_config_of(model.config, images.classes, recipe), save_detector if detection else save_segmenter
-        save(folder, state, config, recipe=recipe.as_dict(), images=len(images), data=images.fingerprint)
+        facts = {"recipe": recipe.as_dict(), "images": len(images), "data": images.fingerprint}
+        write_folder(folder, state, dense_config_of(model.config, images.classes, recipe), **facts)
     wait_for_all()
 
 

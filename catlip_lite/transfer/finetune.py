@@ -14,7 +14,8 @@ from ..data.images import AUGMENTATIONS
 from ..data.labelled import LabelledImages
 from ..data.labelled.corpus import LabelledCorpus
 from ..models import Head, PretrainedModel
-from ..models.classifier import Classifier, classifier_config, classifier_network, load_classifier, save_classifier
+from ..models.classifier import Classifier, classifier_config, classifier_network, load_classifier
+from ..models.pretrained import write_folder
 from ..progress import TrainingReporter, progress
 from ..training.loop import RunOptions, train
 from ..training.losses import create_loss
@@ -73,13 +74,13 @@ def finetune(
     network = classifier_network(model, head, recipe.image_size, drop_path=recipe.drop_path)
     loss = create_loss(recipe.loss, label_smoothing=recipe.label_smoothing)
     state = train(network, loss, corpus, recipe, folder, options, **tell)
+    config = classifier_config(model.config, images.classes, recipe.image_size)
     if folder is not None and is_main():
         facts = {"recipe": recipe.as_dict(), "images": len(images), "data": images.fingerprint}
-        save_classifier(folder, state, images.classes, model.config, image_size=recipe.image_size, **facts)
+        write_folder(folder, state, config, **facts)
     wait_for_all()
     tuned = classifier_network(model, head, recipe.image_size)
     tuned.load_state_dict(state)
-    config = classifier_config(model.config, images.classes, recipe.image_size)
     return Classifier(tuned, config, options.device, options.precision)
 
 

@@ -9,10 +9,10 @@ import torch
 import catlip_lite
 from catlip_lite.data.labelled import load_labelled
 from catlip_lite.models import create_vit
-from catlip_lite.models.classifier import Classifier, classifier_config, classifier_network, save_classifier
+from catlip_lite.models.classifier import Classifier, classifier_config, classifier_network
 from catlip_lite.models.clip import ClipModel, add_projection, text_tower
 from catlip_lite.models.heads import random_head
-from catlip_lite.models.pretrained import PretrainedModel
+from catlip_lite.models.pretrained import PretrainedModel, write_folder
 
 CLASSES = ["apple", "banana", "dog"]
 
@@ -63,7 +63,7 @@ def test_the_model_is_left_as_it_is(model):
 
 def test_it_is_saved_and_read_with_classes_and_evaluation(model, tmp_path, make_png):
     made = classifier_of(model, image_size=48)
-    save_classifier(tmp_path / "tuned", made.network.state_dict(), CLASSES, model.config, image_size=48)
+    write_folder(tmp_path / "tuned", made.network.state_dict(), made.config)
     read = catlip_lite.load_classifier(tmp_path / "tuned", "cpu")
     assert (read.classes, read.evaluation) == (CLASSES, made.evaluation)
     np.testing.assert_array_equal(read.scores(make_png()), made.scores(make_png()))

@@ -15,8 +15,8 @@ from catlip_lite.models.detector import (
     PyramidBackbone,
     create_detector,
     detector_config,
-    save_detector,
 )
+from catlip_lite.models.pretrained import write_folder
 from catlip_lite.models.vit import MODELS
 
 CLASSES = ["apple", "dog", "cat"]
@@ -219,7 +219,7 @@ def test_it_is_saved_and_read_with_its_classes(tmp_path):
     made, image = model(protocol="keep"), Image.new("RGB", (40, 30), "red")
     state = {**made.network.state_dict(), **made.heads.state_dict()}
     assert len(state) == len(made.network.state_dict()) + len(made.heads.state_dict())
-    save_detector(tmp_path / "detector", state, made.config, recipe={"lr": 1e-3})
+    write_folder(tmp_path / "detector", state, made.config, recipe={"lr": 1e-3})
     read = catlip_lite.load_detector(tmp_path / "detector", "cpu")
     assert (read.classes, read.image_size, read.config["protocol"]) == (CLASSES, 64, "keep")
     found, expected = (it.detect(image, least_score=0.05) for it in (read, made))

@@ -10,13 +10,13 @@ from PIL import Image
 import catlip_lite
 from catlip_lite.models import create_vit
 from catlip_lite.models.dense import DenseViT
+from catlip_lite.models.pretrained import write_folder
 from catlip_lite.models.segmenter import (
     PROTOCOLS,
     SegmentationModel,
     Segmenter,
     create_segmenter,
     places,
-    save_segmenter,
     segmenter_config,
 )
 from catlip_lite.models.vit import MODELS
@@ -146,7 +146,7 @@ def test_images_may_be_files_bytes_arrays_or_tensors(tmp_path, make_png):
 
 def test_it_is_saved_and_read_with_its_classes(tmp_path):
     made = model()
-    save_segmenter(tmp_path / "segmenter", made.network.state_dict(), made.config, recipe={"lr": 1e-3})
+    write_folder(tmp_path / "segmenter", made.network.state_dict(), made.config, recipe={"lr": 1e-3})
     read = catlip_lite.load_segmenter(tmp_path / "segmenter", "cpu")
     assert (read.classes, read.image_size, read.config["recipe"]) == (CLASSES, 32, {"lr": 1e-3})
     np.testing.assert_array_equal(read.logits(picture()), made.logits(picture()))
