@@ -74,7 +74,7 @@ class StepPlan:
     def seed_of(self, step: int, micro_batch: int) -> int:
         """Seed of the random numbers drawn on the device for this process's `micro_batch`-th of a step."""
         number = self.rank * self.share(step) + micro_batch
-        return int(np.random.SeedSequence((self.recipe.seed, step, number)).generate_state(1, np.uint64)[0] >> 1)
+        return int(np.random.SeedSequence((self.recipe.seed, step, number)).generate_state(1, np.uint64)[0]) >> 1
 
 
 def shares_of_scales(recipe: Recipe, processes: int) -> list[int]:
