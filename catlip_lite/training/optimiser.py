@@ -115,7 +115,7 @@ def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
     """Matrices [N, R, C] with their singular values brought near 1 (0.7 to 1.2), by Newton-Schulz's iteration; zeros stay."""
     a, b, c = QUINTIC
     wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
-    x = wide / wide.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
+    x = wide / torch.linalg.vector_norm(wide, dim=(1, 2), keepdim=True).clamp(min=1e-7)  # no flatten: FSDP's may be sharded
     for _ in range(5):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
